@@ -1,0 +1,169 @@
+"""`vocalnet train` through the command: every nano stage in a row, a killed run that ends like a straight one, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "tests" / "assets" / "digits"
+WORDS = "zero one two three four five six seven".split()
+SIZES = """
+model:
+  encoder: {hidden: 32, layers: 2, heads: 2, ffn: 64, window_s: 2}
+  adaptor: {hidden: 32}
+  thinker: {hidden: 32, layers: 2, heads: 2, kv_heads: 2, ffn: 64, vocab: 300, lora: {rank: 4, alpha: 8}}
+  talker: {hidden: 32, heads: 2, ffn: 64, projector_layers: 1, decoder_layers: 1, codes: 16, modules: 2}
+  vocoder: {codes: 16, iterations: 2}
+data: {manifest: MANIFEST, max_question_s: 2}
+generation: {max_text_tokens: 6, max_speech_tokens: 20}
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a manifest of eight spoken digits, and the working directory of the runs."""
+    rows = []
+    for number, word in enumerate(WORDS):
+        wav = os.path.relpath(DIGITS / f"{number}_jackson_10.wav", tmp_path)
+        row = {
+            "id": word,
+            "source": "test",
+            "split": "train" if number < 6 else "dev",
+            "question": {"text": word, "audio": wav},
+            "answer": {"text": f"You said {word}.", "audio": wav},
+            "meta": {"kind": "digit"},
+        }
+        rows.append(json.dumps(row))
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def recipe(corpus: Path, stage: str, **train: object) -> Path:
+    """A tiny copy of a nano recipe, starting from the runs beside it."""
+    settings = {"steps": 3, "batch_size": 2, "log_every": 1, "save_every": 2, "eval_every": 2, "dtype": "fp32", "save_dtype": "fp32", **train}
+    text = f"extends: nano/{stage}\n" + SIZES.replace("MANIFEST", "manifest.jsonl") + f"train: {json.dumps(settings)}\n"
+    path = corpus / f"{stage}.yaml"
+    path.write_text(text)
+    return path
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet: Callable) -> None:
+    for stage in ("lm", "encoder", "speech-tokenizer", "align", "mtp5"):
+        result = vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu", "--json")
+        assert result.code == 0, result.err
+        told = json.loads(result.out)
+        assert told["steps"] == 3 and Path(told["model"]).is_dir()
+        lines = [line for line in metrics(corpus / "runs" / "nano" / stage) if "loss" in line]
+        assert [line["step"] for line in lines] == [1, 2, 3]
+        assert set(lines[0]) == {"step", "epoch", "loss", "lr", "tokens_per_s", "eta_s"}
+        assert (corpus / "runs" / "nano" / stage / "recipe.yaml").is_file()
+        assert "packages" in json.loads((corpus / "runs" / "nano" / stage / "origin.json").read_text())
+    answer = vocalnet("infer", DIGITS / "3_jackson_10.wav", "--model", "runs/nano/mtp5/model", "-o", "answers", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["tokens"]["speech"] > 0
+    # Frozen parts stay as they were: the encoder that answers is the encoder of its own stage.
+    first, last = (load_file(f"runs/nano/{stage}/model/encoder.safetensors") for stage in ("encoder", "mtp5"))
+    assert all(first[name].equal(last[name]) for name in first)
+
+
+def test_cached_and_computed_features_train_alike(corpus: Path, vocalnet: Callable) -> None:
+    for stage in ("lm", "encoder", "speech-tokenizer", "align"):
+        assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
+    losses = []
+    for cache in ("true", "false"):
+        run = corpus / f"cache-{cache}"
+        told = vocalnet("train", "--recipe", recipe(corpus, "mtp5", steps=1), "--set", f"data.cache={cache}", "-o", run, "--json")
+        assert told.code == 0, told.err
+        losses.append(json.loads(told.out)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # the cache holds half precision
+
+
+def start(path: Path, run: str, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "vocalnet_cli", "train", "--recipe", str(path), "-o", run, "--device", "cpu", "--quiet", *more]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def wait_for(run: Path, step: int, process: subprocess.Popen) -> None:
+    """Until a whole checkpoint of `step` is there."""
+    for _ in range(1200):
+        if (run / "checkpoints" / f"checkpoint-{step}" / "complete.json").is_file():
+            return
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint came")
+
+
+def test_a_killed_run_resumed_ends_like_a_straight_one(corpus: Path) -> None:
+    path = recipe(corpus, "lm", steps=60, save_every=10, log_every=5, eval_every=60)
+    straight = start(path, "straight")
+    killed = start(path, "killed")
+    wait_for(corpus / "killed", 20, killed)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    # A kill in the middle of a save leaves a folder without its mark: it must not be trusted.
+    (corpus / "killed" / "checkpoints" / "checkpoint-59").mkdir()
+    resumed = start(path, "killed", "--resume")
+    assert resumed.wait() == 0, resumed.stderr.read() if resumed.stderr else ""
+    assert straight.wait() == 0
+    losses = [[(m["step"], m["loss"]) for m in metrics(corpus / run) if "loss" in m] for run in ("straight", "killed")]
+    assert losses[0] == losses[1] and losses[0][-1][0] == 60
+    ours, theirs = (load_file(corpus / run / "model" / "thinker.safetensors") for run in ("straight", "killed"))
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_a_signal_saves_and_exits_130(corpus: Path) -> None:
+    path = recipe(corpus, "lm", steps=5000, save_every=20)
+    process = start(path, "run")
+    wait_for(corpus / "run", 20, process)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(told.strip().splitlines()) == 2 and "--resume" in told
+    steps = [int(p.parent.name.split("-")[1]) for p in (corpus / "run").glob("checkpoints/*/complete.json")]
+    assert max(steps) % 20 or len(steps) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--recipe", "mtp5"], ["nano/mtp5"]),
+        (["--recipe", "nano/base"], ["no stage"]),
+        (["--recipe", "nano/lm", "--set", "data.manifest=none.jsonl"], ["none.jsonl"]),
+        (["--recipe", "nano/align"], ["nano/lm"]),
+        (["--recipe", "nano/lm", "--set", "train.parts=[encoder]"], ["train.parts", "thinker"]),
+        (["--recipe", "nano/lm", "--set", "train.stepz=3"], ["train.stepz", "train.steps"]),
+    ],
+)
+def test_mistakes_end_in_two_lines(corpus: Path, vocalnet: Callable, arguments: list[str], words: list[str]) -> None:
+    result = vocalnet("train", *arguments)
+    assert result.code == 1
+    assert len(result.err.strip().splitlines()) == 2
+    assert all(word in result.err for word in words)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(corpus: Path, vocalnet: Callable) -> None:
+    path = recipe(corpus, "lm", steps=2)
+    assert vocalnet("train", "--recipe", path, "-o", "run").code == 0
+    again = vocalnet("train", "--recipe", path, "-o", "run")
+    assert again.code == 1 and "--resume" in again.err
+
+
+def test_dry_run_counts_without_weights(vocalnet: Callable) -> None:
+    told = json.loads(vocalnet("train", "--recipe", "mtp5", "--dry-run", "--json").out)
+    assert told["trainable"] == pytest.approx(832.4e6, rel=1e-3)  # arXiv 2504.04060 checkpoints: the 1B talker
+    assert set(told) == {"trainable", "total", "memory_gb", "tokens_per_step", "fits"}

@@ -1,0 +1,58 @@
+"""A speech LLM of the true classes, so small that it answers in milliseconds. Its weights are random: it babbles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, ModelSettings, ThinkerSettings, VocoderSettings
+from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
+from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
+from vocalnet_cli.core.model.tokenizer import train_tokenizer
+from vocalnet_cli.core.model.weights import PARTS, save_model
+from vocalnet_cli.core.units import QUESTION_HZ
+
+TEXTS = ["three plus five is eight", "what is the capital of France", "the café is open – 你好 🎉", "twenty minus seven"]
+CODES = 16
+WINDOW_S = 2.0
+
+
+def tiny_settings(vocab: int, width: int = 32) -> ModelSettings:
+    """Sizes of the tiny model; `width` is that of every part."""
+    return ModelSettings(
+        encoder=EncoderSettings(hidden=width, layers=1, heads=2, ffn=2 * width, mel_bins=80, window_s=WINDOW_S, padding="fit"),
+        adaptor=AdaptorSettings(hidden=width),
+        thinker=ThinkerSettings(
+            hidden=width, layers=2, heads=2, kv_heads=1, ffn=2 * width, vocab=vocab, tied=False, max_positions=1024, system_prompt=""
+        ),
+        talker=MtpVocalnetSettings(
+            hidden=width, ffn=2 * width, heads=2, projector_layers=1, decoder_layers=1, codes=CODES, dropout=0.0, modules=2
+        ),
+        vocoder=VocoderSettings(codes=CODES, iterations=2),
+    )
+
+
+def tiny_model(seed: int = 0) -> SpeechLLM:
+    """A random tiny model with a byte-level tokenizer. It never ends its text by itself: only the limit ends it."""
+    tokenizer = train_tokenizer(TEXTS, 300, "llama")
+    torch.manual_seed(seed)
+    model = build_model(tiny_settings(len(tokenizer)))
+    model.tokenizer = tokenizer
+    model.eval().requires_grad_(False)
+    model.thinker.get_output_embeddings().weight[list(model.end_ids)] = 0.0  # logit 0 never wins among hundreds of random ones
+    return model
+
+
+def save_tiny(folder: Path, seed: int = 0, **generation: object) -> Path:
+    """A tiny model as a folder that `--model` takes; `generation` is what its config.json says about answers."""
+    save_model(tiny_model(seed), folder, set(PARTS), generation=dict(generation))
+    return folder
+
+
+def tone(seconds: float = 0.5, hz: float = 300.0, rate: int = QUESTION_HZ) -> np.ndarray:
+    """A quiet tone with a little noise, mono float32."""
+    t = np.arange(round(seconds * rate)) / rate
+    noise = np.random.default_rng(0).normal(scale=0.01, size=len(t))
+    return (0.3 * np.sin(2 * np.pi * hz * t) + noise).astype(np.float32)

@@ -1,0 +1,241 @@
+"""The nano corpus: what is held out is never trained on, every value is trained on, and the command makes it."""
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vocalnet_cli.core.data.record import Record, read_manifest, validate_manifest
+from vocalnet_cli.core.data.synth import plan, render
+from vocalnet_cli.core.data.synth.domain import number_words
+from vocalnet_cli.core.data.synth.questions import Item, domain_vocabulary, listed_items, repeat, spoken_words
+from vocalnet_cli.core.data.synth.split import HeldOut, check_split, draw_held_out, load_held_out, save_held_out
+from vocalnet_cli.core.data.synth.voices import TRAIN_VOICES, Manner, usable_voices
+from vocalnet_cli.core.errors import VocalnetError
+
+SETTINGS = plan.SynthSettings()
+
+
+@lru_cache(maxsize=1)
+def held_out() -> HeldOut:
+    return draw_held_out(SETTINGS.seed)
+
+
+@lru_cache(maxsize=1)
+def records() -> list[Record]:
+    return [job.record() for job in plan.plan_synthetic(SETTINGS, held_out(), TRAIN_VOICES)]
+
+
+def of(split: str) -> list[Record]:
+    return [record for record in records() if record.split == split]
+
+
+def neighbours(record: Record) -> set[tuple[str, str]]:
+    words = record.meta["values"]
+    return set(zip(words, words[1:], strict=False))
+
+
+def test_questions_are_spoken_words_and_answers_are_written() -> None:
+    for item in listed_items():
+        assert " ".join(spoken_words(item.question)) == item.question
+        assert item.answer[0].isupper() and item.answer.endswith(".") and not any(letter.isdigit() for letter in item.answer)
+        assert all(f" {alias} " in f" {' '.join(spoken_words(item.answer))} " for alias in item.aliases)
+    by_question = {item.question: item.answer for item in listed_items()}
+    assert by_question["what is three plus four"] == "Three plus four is seven."
+    assert by_question["how much is twenty minus zero"] == "Twenty minus zero is twenty."
+    assert by_question["what comes after monday"] == "Tuesday comes after Monday."
+    assert by_question["which letter comes before b"] == "A comes before B."
+    assert by_question["what is the capital of france"] == "The capital of France is Paris."
+    assert by_question["how do you spell cat"] == "Cat is spelled C, A, T."
+    assert repeat(("red", "house"), 0).answer == "Red house."
+
+
+def test_the_vocabulary_covers_every_row() -> None:
+    known = set(domain_vocabulary())
+    assert len(known) <= 500
+    for record in records():
+        assert set(spoken_words(record.question.text) + spoken_words(record.answer.text)) <= known
+
+
+def test_sizes_of_the_splits() -> None:
+    sizes = Counter(record.split for record in records())
+    assert 5500 <= sizes["train"] <= 7000 and 140 <= sizes["dev"] <= 260
+    assert sizes["test-combination"] == 300 and sizes["test-voice"] == 150
+    answers = {record.answer.text for record in records()}
+    assert 1500 <= len(answers) <= 2500
+
+
+def test_no_training_row_holds_what_is_tested() -> None:
+    training = of("train") + of("dev")
+    questions = {record.question.text for record in training}
+    sums = {frozenset(record.meta["values"]) for record in training if record.meta["kind"] == "plus"}
+    differences = {tuple(record.meta["values"]) for record in training if record.meta["kind"] == "minus"}
+    pairs = set().union(*(neighbours(record) for record in training if record.meta["kind"] == "repeat"))
+    unseen_values = 0
+    for record in of("test-combination"):
+        kind = record.meta["kind"]
+        assert record.question.text not in questions
+        assert kind != "plus" or frozenset(record.meta["values"]) not in sums
+        assert kind != "minus" or tuple(record.meta["values"]) not in differences
+        assert kind != "repeat" or not neighbours(record) & pairs
+        unseen_values += kind in ("plus", "minus", "repeat")
+    assert unseen_values >= 0.3 * len(of("test-combination"))
+    assert all("kal" not in str(record.question.voice) for record in training)
+    assert {record.question.voice for record in of("test-voice")} == {"flite:kal16"}
+
+
+def test_every_tested_value_is_trained_on_often() -> None:
+    seen = Counter(word for record in of("train") for word in set(spoken_words(record.question.text)))
+    for record in of("test-combination"):
+        for word in spoken_words(record.question.text):
+            assert seen[word] >= 5, f"{word} is heard {seen[word]} times in training"
+
+
+def test_no_recording_is_in_train_and_dev() -> None:
+    files = [record.question.audio for record in of("train") + of("dev")]
+    assert len(files) == len(set(files))
+
+
+def test_the_seed_decides_everything() -> None:
+    assert draw_held_out(3) == draw_held_out(3)
+    assert draw_held_out(3).plus != draw_held_out(4).plus
+    assert plan.plan_synthetic(SETTINGS, held_out(), TRAIN_VOICES) == plan.plan_synthetic(SETTINGS, held_out(), TRAIN_VOICES)
+
+
+def test_check_split_passes_the_planned_rows() -> None:
+    texts = plan.text_records(dataclasses.replace(SETTINGS, text_phrases=2000), held_out())
+    for rows in (records(), texts):
+        check_split([row for row in rows if row.split in ("train", "dev")], held_out())
+
+
+def test_check_split_reads_the_split_file_beside_the_manifest(tmp_path: Path) -> None:
+    row = of("test-combination")[0].model_copy(update={"split": "train"})
+    with pytest.raises(VocalnetError, match="split.json"):
+        check_split([row], tmp_path)
+    check_split([row.model_copy(update={"source": "another corpus"})], tmp_path)
+    save_held_out(tmp_path, held_out())
+    with pytest.raises(VocalnetError, match="held-out combination"):
+        check_split([row], tmp_path)
+
+
+def test_check_split_refuses_a_test_split() -> None:
+    for split in ("test-combination", "test-voice"):
+        with pytest.raises(VocalnetError, match="belongs to the test split"):
+            check_split(of(split)[:1], held_out())
+
+
+def test_check_split_refuses_relabelled_rows() -> None:
+    """Judged from the content: a test row called `train`, with its notes wiped, is refused all the same."""
+    for record in of("test-combination"):
+        moved = record.model_copy(update={"split": "train", "id": "moved", "meta": {}})
+        with pytest.raises(VocalnetError, match="held-out combination"):
+            check_split([moved], held_out())
+    for record in of("test-voice")[:5]:
+        moved = record.model_copy(update={"split": "dev", "meta": {}})
+        with pytest.raises(VocalnetError, match="kal16"):
+            check_split([moved], held_out())
+        moved.question = record.question.model_copy(update={"voice": "flite:slt"})
+        with pytest.raises(VocalnetError, match="kal16"):
+            check_split([moved], held_out())
+
+
+def test_check_split_reads_the_answer_too() -> None:
+    first, second = sorted(held_out().minus)[-1]
+    item = next(item for item in listed_items() if item.kind == "minus" and not held_out().holds(item))
+    row = plan.Job("x", "train", item, Manner("flite:slt")).record()
+    check_split([row], held_out())
+    row.answer.text = f"{number_words(first).capitalize()} minus {number_words(second)} is something."
+    with pytest.raises(VocalnetError, match="held-out combination"):
+        check_split([row], held_out())
+
+
+def test_the_split_file_reads_back(tmp_path: Path) -> None:
+    save_held_out(tmp_path, held_out())
+    assert load_held_out(tmp_path) == held_out()
+    (tmp_path / "split.json").write_text('{"seed": 0}', encoding="utf-8")
+    with pytest.raises(VocalnetError, match="not a split file"):
+        load_held_out(tmp_path)
+
+
+def test_text_pairs_hold_more_phrases_than_are_recorded() -> None:
+    rows = plan.text_records(SETTINGS, held_out())
+    assert sum(row.meta["kind"] == "repeat" for row in rows) > 18_000
+    assert len({row.question.text for row in rows}) == len(rows)
+    assert {row.split for row in rows} == {"train", "dev", "test-combination"}
+
+
+def people(folder: Path) -> Path:
+    """Two takes of two digits by two speakers, 8 kHz tones."""
+    folder.mkdir()
+    tone = 0.3 * np.sin(np.arange(3200) * 0.4)
+    for speaker in ("george", "theo"):
+        for name in ("0", "7"):
+            for take in range(2):
+                soundfile.write(folder / f"{name}_{speaker}_{take}.wav", tone, 8000)
+    return folder
+
+
+def test_the_held_out_speaker_is_only_tested(tmp_path: Path) -> None:
+    jobs = plan.plan_human(SETTINGS, held_out(), people(tmp_path / "people"))
+    assert len(jobs) == 8
+    for job in jobs:
+        assert (job.split == "test-human") == ("theo" in job.id)
+        moved = job.record().model_copy(update={"split": "train"})
+        if "theo" not in job.id:
+            check_split([moved], held_out())
+        else:
+            moved.question.voice = "human:george"
+            with pytest.raises(VocalnetError, match="theo"):
+                check_split([moved], held_out())
+    with pytest.raises(VocalnetError, match="no recordings"):
+        plan.plan_human(SETTINGS, held_out(), tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")
+def test_a_small_corpus_is_made_and_kept(tmp_path: Path) -> None:
+    folder, digits = tmp_path / "corpus", people(tmp_path / "people")
+    stats = render.make_corpus(folder, digits=digits, limit=6)
+    assert (stats["rows_in"], stats["rows_out"], stats["rejected"]) == (6, 6, {})
+    assert json.loads((folder / "stats.json").read_text()) == stats
+    assert validate_manifest(folder / "manifest.jsonl")["bad"] == 0
+    rows = read_manifest(folder / "manifest.jsonl")
+    for row in rows:
+        question, answer = soundfile.info(folder / str(row.question.audio)), soundfile.info(folder / str(row.answer.audio))
+        assert (question.samplerate, answer.samplerate) == (16_000, 24_000)
+        assert question.subtype == answer.subtype == "PCM_16"
+        assert 0.2 < question.duration < 6 and 0.3 < answer.duration < 6
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
+    (folder / str(rows[0].answer.audio)).unlink()
+    render.make_corpus(folder, digits=digits, limit=6)
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
+    assert set(kept) == set(made) and sum(kept[path] != made[path] for path in made) == 1
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")
+def test_a_recording_that_fails_is_rejected_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item: Item = listed_items()[0]
+    gone = plan.Job("bad", "train", item, Manner("human:george"), tmp_path / "gone.wav")
+    jobs = [plan.Job("good", "train", item, Manner("flite:slt")), gone]
+    monkeypatch.setattr(render, "plan_synthetic", lambda *_: jobs)
+    stats = render.make_corpus(tmp_path)
+    assert stats["rows_out"] == 1 and sum(stats["rejected"].values()) == 1
+    assert json.loads((tmp_path / "rejects.jsonl").read_text())["id"] == "bad"
+
+
+def test_without_flite_the_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(VocalnetError, match="flite") as caught:
+        render.make_corpus(tmp_path)
+    assert "apt install flite" in caught.value.hint
+
+
+def test_a_missing_engine_leaves_its_voices_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: None if program in ("espeak-ng", "text2wave") else program)
+    voices, notices = usable_voices()
+    assert set(voices) == {"flite:slt", "flite:rms", "flite:awb"} and len(notices) == 2

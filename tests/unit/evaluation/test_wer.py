@@ -1,0 +1,64 @@
+"""The recogniser: real speech of the package's benchmarks, every word of the domain, no memory between calls."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from vocalnet_cli.core.audio.wav import read_audio, resample
+from vocalnet_cli.core.data.synth.questions import domain_vocabulary
+from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.evaluation.benchmarks import load_benchmark
+from vocalnet_cli.core.evaluation.wer import Recogniser, word_errors
+from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
+
+pytest.importorskip("pocketsphinx")
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    return Recogniser()
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[tuple[str, np.ndarray]]:
+    """Recorded answers of a test set: text and sound at 24 kHz."""
+    benchmark = load_benchmark("nano-human")
+    return [(r.answer.text, read_audio(benchmark.sound(str(r.answer.audio)), ANSWER_HZ)) for r in benchmark.records[:10]]
+
+
+def test_knows_every_word_of_the_domain(recogniser):
+    assert recogniser.missing == []
+    assert {"b", "seventeen", "copenhagen"} <= {*domain_vocabulary()}
+    assert recogniser.alike == {"you": "u"}
+
+
+def test_words_without_pronunciation_are_told():
+    assert Recogniser(["Hello brzzkl", "the frqw of 12"]).missing == ["12", "brzzkl", "frqw"]
+
+
+def test_understands_recorded_answers(recogniser, answers):
+    errors = [word_errors(text, recogniser.hear(sound, ANSWER_HZ), recogniser.alike) for text, sound in answers]
+    assert sum(e.total for e in errors) / sum(e.words for e in errors) < 0.15
+
+
+def test_same_sound_is_heard_the_same_whatever_came_before(recogniser, answers):
+    first = recogniser.hear(answers[0][1], ANSWER_HZ)
+    recogniser.hear(np.random.default_rng(0).normal(scale=0.3, size=ANSWER_HZ), ANSWER_HZ)
+    assert recogniser.hear(answers[0][1], ANSWER_HZ) == first != ""
+    assert recogniser.hear(resample(answers[0][1], ANSWER_HZ, QUESTION_HZ), QUESTION_HZ) == first
+
+
+def test_nothing_is_heard_in_nothing(recogniser):
+    assert recogniser.hear(np.zeros(0, np.float32), ANSWER_HZ) == ""
+    assert len(recogniser.hear(np.zeros(ANSWER_HZ, np.float32), ANSWER_HZ).split()) <= 1
+    recogniser.hear(np.full(100, 3.0, np.float32), ANSWER_HZ)  # too short, too loud: no words, no crash
+
+
+def test_without_pocketsphinx_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(VocalnetError) as error:
+        Recogniser()
+    assert "vocalnet-cli[eval]" in error.value.hint

@@ -1,0 +1,149 @@
+"""Tokens and sound: any split of the tokens gives the same samples, and they sound like the codebook says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vocalnet_cli.core.audio.mel import vocoder_mel
+from vocalnet_cli.core.config.schema import VocoderSettings
+from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer, mel_pairs
+from vocalnet_cli.core.model.vocoder import build_vocoder
+
+
+def voice(seconds: float = 3.0) -> torch.Tensor:
+    """A buzz that glides from 110 to 220 Hz, swells and pauses."""
+    t = torch.arange(int(seconds * 24000)) / 24000
+    phase = 2 * torch.pi * (110 * t + 110 * t.square() / (2 * seconds))
+    buzz = sum(torch.cos(k * phase) / k for k in range(1, 20))
+    return 0.1 * buzz * (0.5 - 0.5 * torch.cos(2 * torch.pi * 2 * t))
+
+
+@pytest.fixture(scope="module")
+def vocoder():
+    made = build_vocoder(VocoderSettings(codes=64, iterations=8))
+    made.tokenizer.seed_from(mel_pairs(voice()), torch.Generator().manual_seed(0))
+    return made
+
+
+def speak(vocoder, tokens, split):
+    state, out = vocoder.begin(), []
+    for at in range(0, len(tokens), split):
+        out.append(vocoder.push(state, tokens[at : at + split], last=at + split >= len(tokens)))
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 10, 11, 30])
+@pytest.mark.parametrize("split", [1, 2, 7])
+def test_streamed_equals_whole(vocoder, count, split):
+    tokens = vocoder.tokenizer.encode(voice())[5 : 5 + count]
+    whole = speak(vocoder, tokens, len(tokens))
+    assert whole.dtype == np.float32 and len(whole) == 960 * count
+    np.testing.assert_allclose(speak(vocoder, tokens, split), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "block", "overlap"), [(1, 1, 0), (2, 3, 4), (7, 2, 3)])
+def test_streamed_equals_whole_under_any_schedule(vocoder, first, block, overlap):
+    other = build_vocoder(VocoderSettings(codes=64, iterations=4, first_tokens=first, block_tokens=block, overlap_tokens=overlap))
+    other.load_state_dict(vocoder.state_dict())
+    tokens = vocoder.tokenizer.encode(voice())[5:26]
+    whole = speak(other, tokens, len(tokens))
+    assert len(whole) == 960 * 21 and np.abs(whole).max() > 0.05
+    np.testing.assert_allclose(speak(other, tokens, 2), whole, atol=1e-5)
+
+
+def test_the_end_may_come_alone(vocoder):
+    tokens = vocoder.tokenizer.encode(voice())
+    state = vocoder.begin()
+    parts = [vocoder.push(state, tokens, last=False), vocoder.push(state, tokens[:0], last=True)]
+    np.testing.assert_allclose(np.concatenate(parts), speak(vocoder, tokens, len(tokens)), atol=1e-5)
+
+
+def test_nothing_said_is_no_sound(vocoder):
+    assert len(vocoder.push(vocoder.begin(), torch.zeros(0, dtype=torch.long), last=True)) == 0
+
+
+def test_sound_comes_before_the_end_and_memory_stays_bounded(vocoder):
+    tokens, settings, state = vocoder.tokenizer.encode(voice()).repeat(2), vocoder.settings, vocoder.begin()
+    first = None
+    for at, token in enumerate(tokens):
+        if len(vocoder.push(state, token[None], last=False)) and first is None:
+            first = at + 1
+        assert len(state.pending) < max(settings.first_tokens, settings.block_tokens)
+        assert len(state.magnitude) <= 2 * max(settings.overlap_tokens, settings.first_tokens) and len(state.tail) == 1440
+    assert first == settings.first_tokens
+
+
+def test_two_utterances_do_not_mix(vocoder):
+    tokens = vocoder.tokenizer.encode(voice())
+    a, b = vocoder.begin(), vocoder.begin()
+    out_a, out_b = [], []
+    for at in range(0, 60, 5):
+        out_a.append(vocoder.push(a, tokens[at : at + 5], last=at == 55))
+        out_b.append(vocoder.push(b, tokens.flip(0)[at : at + 5], last=at == 55))
+    np.testing.assert_allclose(np.concatenate(out_a), speak(vocoder, tokens[:60], 60), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(out_b), speak(vocoder, tokens.flip(0)[:60], 60), atol=1e-5)
+
+
+def test_the_sound_has_the_mel_that_was_asked_for(vocoder):
+    tokens = vocoder.tokenizer.encode(voice())
+    wanted, got = vocoder.tokenizer.decode(tokens), vocoder_mel(speak(vocoder, tokens, 3))
+    loud = wanted > wanted.max() - 5
+    assert (got - wanted)[loud].abs().mean() < 0.25
+
+
+def test_streaming_is_as_good_as_the_whole_utterance(vocoder):
+    tokens = vocoder.tokenizer.encode(voice())
+    whole = build_vocoder(VocoderSettings(codes=64, iterations=8, first_tokens=1000))
+    whole.load_state_dict(vocoder.state_dict())
+    wanted = vocoder.tokenizer.decode(tokens).exp()
+    error = [(vocoder_mel(speak(v, tokens, 1)).exp() - wanted).norm() / wanted.norm() for v in (vocoder, whole)]
+    assert error[0] < 1.25 * error[1]
+
+
+def test_builds_without_memory():
+    with torch.device("meta"):
+        made = build_vocoder(VocoderSettings())
+    assert {name: p.device.type for name, p in made.state_dict().items()} == {"tokenizer.codebook": "meta"}
+
+
+@pytest.mark.parametrize("samples", [0, 1, 959, 960, 961, 9601])
+def test_tokens_cover_the_sound(samples):
+    assert SpeechTokenizer(8).encode(voice(1.0)[:samples].numpy()).shape == (-(-samples // 960),)
+
+
+def test_entries_decode_to_themselves(vocoder):
+    tokenizer = vocoder.tokenizer
+    codes = torch.arange(64)
+    mel = tokenizer.decode(codes)
+    assert mel.shape == (80, 128)
+    assert torch.equal(tokenizer.nearest(mel.T.reshape(64, 160)), codes)
+
+
+def test_the_loss_is_a_k_means_step():
+    tokenizer = SpeechTokenizer(2)
+    low, high = torch.full((1, 160), -1.0), torch.full((3, 160), 2.0)
+    with torch.no_grad():
+        tokenizer.codebook.copy_(torch.cat([low, high[:1] + 0.5]))
+    loss = tokenizer.loss(torch.cat([low, high]))
+    assert loss.item() == pytest.approx(0.25 * 3 / 4)
+    loss.backward()
+    assert tokenizer.codebook.grad is not None
+    assert tokenizer.codebook.grad[0].abs().max() == 0 and (tokenizer.codebook.grad[1] > 0).all()
+
+
+def test_seeds_are_far_apart_and_repeatable():
+    centres = torch.arange(8).float()[:, None] * 10
+    pairs = centres.repeat(50, 1) + 0.01 * torch.randn(400, 160, generator=torch.Generator().manual_seed(1))
+    seeded = [SpeechTokenizer(8) for _ in range(2)]
+    for tokenizer in seeded:
+        tokenizer.seed_from(pairs, torch.Generator().manual_seed(2))
+    assert torch.equal(seeded[0].codebook, seeded[1].codebook)
+    assert sorted((seeded[0].codebook.mean(1) / 10).round().tolist()) == list(range(8))
+
+
+def test_fewer_points_than_entries_is_no_crash():
+    tokenizer = SpeechTokenizer(16)
+    tokenizer.seed_from(torch.ones(3, 160), torch.Generator().manual_seed(0))
+    assert torch.equal(tokenizer.codebook, torch.ones(16, 160))

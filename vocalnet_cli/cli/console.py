@@ -1,0 +1,43 @@
+"""What people see: results on stdout, progress and errors on stderr, bars only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+def out() -> Console:
+    """Console of results. Made when asked for, so that a redirected stdout is respected."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def err() -> Console:
+    """Console of progress, notes and errors."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def progress(quiet: bool = False) -> Progress:
+    """Progress bars on stderr (a context manager); they draw nothing when quiet or away from a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err(),
+        disable=quiet or not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print a table on stdout. Cells are shown as they are: brackets are no markup."""
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    out().print(table)

@@ -1,0 +1,29 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeOpt = Annotated[
+    str,
+    typer.Option("--recipe", metavar="NAME", help="Recipe: a short name (mtp5), family/name (nano/mtp5) or a YAML file."),
+]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as train.lr=1e-4. Repeatable."),
+]
+ModelOpt = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Model: an embedded name (nano), a hub id or a folder."),
+]
+DeviceOpt = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+DtypeOpt = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Arithmetic: auto, fp32, bf16 or fp16.")]
+SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
+OutputOpt = Annotated[str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder the results go to.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+LimitOpt = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N items.")]
+ResumeOpt = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Check everything and report what it would need; change nothing.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only results and errors.")]

@@ -1,0 +1,48 @@
+"""`vocalnet train`: one stage of one recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from vocalnet_cli.cli.options import DeviceOpt, DryRunOpt, JsonOpt, OutputOpt, QuietOpt, RecipeOpt, ResumeOpt, SeedOpt, SetOpt
+
+
+def train(
+    recipe: RecipeOpt,
+    overrides: SetOpt = None,
+    output: OutputOpt = None,
+    device: DeviceOpt = "auto",
+    seed: SeedOpt = None,
+    resume: ResumeOpt = False,
+    dry_run: DryRunOpt = False,
+    as_json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Train one stage of a recipe; the run goes to runs/RECIPE unless -o says otherwise.
+
+    \b
+    Examples:
+      vocalnet train --recipe nano/lm
+      vocalnet train --recipe mtp5 --dry-run --json
+    """
+    from vocalnet_cli.core.config.load import load_recipe
+
+    extra = [] if seed is None else [f"train.seed={seed}"]
+    loaded = load_recipe(recipe, [*(overrides or []), *extra])
+    from vocalnet_cli.core.model.device import pick_device
+    from vocalnet_cli.core.training.run import dry_run as plan
+    from vocalnet_cli.core.training.run import run_training
+
+    chosen = str(pick_device(device))
+    if dry_run:
+        result = plan(loaded, chosen)
+    else:
+        result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        for key, value in result.items():
+            typer.echo(f"{key}: {value}")

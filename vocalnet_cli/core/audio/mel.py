@@ -1,0 +1,98 @@
+"""Log-mel spectrograms: what the encoder hears (16 kHz) and what the vocoder speaks from (24 kHz)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vocalnet_cli.core.units import ANSWER_HZ, ENCODER_FFT, ENCODER_HOP, QUESTION_HZ, VOCODER_FFT, VOCODER_HOP, VOCODER_MEL_BINS
+
+VOCODER_MEL_FMAX = 8000.0
+"""Upper edge of the vocoder's filters, in Hz (CosyVoice 2)."""
+
+_HZ_PER_MEL = 200.0 / 3
+_LOG_FROM_HZ = 1000.0
+_LOG_FROM_MEL = _LOG_FROM_HZ / _HZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27
+
+
+def _mel_from_hz(hz: float) -> float:
+    return hz / _HZ_PER_MEL if hz < _LOG_FROM_HZ else float(_LOG_FROM_MEL + np.log(hz / _LOG_FROM_HZ) / _LOG_STEP)
+
+
+def _hz_from_mel(mel: np.ndarray) -> np.ndarray:
+    above = _LOG_FROM_HZ * np.exp(_LOG_STEP * np.maximum(mel - _LOG_FROM_MEL, 0.0))
+    return np.where(mel < _LOG_FROM_MEL, mel * _HZ_PER_MEL, above)
+
+
+def mel_filters(rate: int, n_fft: int, bins: int, fmin: float, fmax: float) -> Tensor:
+    """Triangular filters [bins, n_fft // 2 + 1] on the Slaney mel scale, each of unit area (librosa's default)."""
+    line_hz = np.arange(n_fft // 2 + 1) * (rate / n_fft)
+    edge_hz = _hz_from_mel(np.linspace(_mel_from_hz(fmin), _mel_from_hz(fmax), bins + 2))
+    width = np.diff(edge_hz)
+    rising = (line_hz - edge_hz[:-2, None]) / width[:-1, None]
+    falling = (edge_hz[2:, None] - line_hz) / width[1:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    return torch.from_numpy((triangles * (2.0 / (edge_hz[2:] - edge_hz[:-2]))[:, None]).astype(np.float32))
+
+
+@lru_cache(maxsize=16)
+def _filters_on(device: torch.device, rate: int, n_fft: int, bins: int, fmax: float) -> Tensor:
+    return mel_filters(rate, n_fft, bins, 0.0, fmax).to(device)
+
+
+def vocoder_filters(device: torch.device) -> Tensor:
+    """The vocoder's filter bank [80, 961] on `device`; shared, do not write into it."""
+    return _filters_on(device, ANSWER_HZ, VOCODER_FFT, VOCODER_MEL_BINS, VOCODER_MEL_FMAX)
+
+
+@lru_cache(maxsize=16)
+def hann(length: int, device: torch.device) -> Tensor:
+    """Periodic Hann window [length] on `device`; shared, do not write into it."""
+    return torch.hann_window(length, device=device)
+
+
+def _as_float(samples: np.ndarray | Tensor) -> Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(samples)) if isinstance(samples, np.ndarray) else samples
+    return x.float()
+
+
+def encoder_mel(samples: np.ndarray | Tensor, bins: int, pad_to: int | None = None) -> Tensor:
+    """Whisper's log-mel of one 16 kHz utterance [samples]: float32 [bins, samples // 160].
+
+    `pad_to` first appends silence up to that many samples (never cuts). Centred STFT of 25 ms, its last frame dropped, power,
+    log10 clamped to 8 below the loudest value of the whole (padded) utterance, (x + 4) / 4. Source: arXiv 2212.04356, section 2.2.
+    """
+    x = _as_float(samples)
+    frames = max(len(x), pad_to or 0) // ENCODER_HOP
+    if frames == 0:
+        return x.new_zeros(bins, 0)
+    # The centred STFT mirrors half a window: give it at least one whole window to mirror.
+    x = F.pad(x, (0, max(0, (pad_to or 0) - len(x), ENCODER_FFT - len(x))))
+    spectrum = torch.stft(x, ENCODER_FFT, ENCODER_HOP, window=hann(ENCODER_FFT, x.device), return_complex=True)
+    power = spectrum[:, :frames].abs().square()
+    mel = _filters_on(x.device, QUESTION_HZ, ENCODER_FFT, bins, QUESTION_HZ / 2) @ power
+    log = mel.clamp_min(1e-10).log10()
+    return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
+
+
+def vocoder_mel(samples: np.ndarray | Tensor) -> Tensor:
+    """Natural-log mel of 24 kHz sound [samples]: float32 [80, samples // 480], 50 frames a second.
+
+    Frame j is centred on sample 480 j + 240: the sound is mirrored by 720 samples at both ends and the STFT not centred.
+    Magnitude, 0-8000 Hz, floor 1e-5. Source: CosyVoice 2 (arXiv 2412.10117), the mel of its flow and vocoder.
+    """
+    x = _as_float(samples)
+    frames = len(x) // VOCODER_HOP
+    if frames == 0:
+        return x.new_zeros(VOCODER_MEL_BINS, 0)
+    edge = (VOCODER_FFT - VOCODER_HOP) // 2
+    x = F.pad(x, (0, max(0, edge + 1 - len(x))))
+    x = F.pad(x[None], (edge, edge), mode="reflect")[0]
+    spectrum = torch.stft(x, VOCODER_FFT, VOCODER_HOP, window=hann(VOCODER_FFT, x.device), center=False, return_complex=True)
+    magnitude = (torch.view_as_real(spectrum[:, :frames]).square().sum(-1) + 1e-9).sqrt()
+    return (vocoder_filters(x.device) @ magnitude).clamp_min(1e-5).log()

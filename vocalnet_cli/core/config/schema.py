@@ -1,0 +1,284 @@
+"""What a recipe may say: typed sections with a line of help, a unit and a limit for every key.
+
+Free of torch, so that a wrong recipe is reported at once. `vocalnet train --recipe NAME` reads one; `load.py` turns YAML into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
+
+Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak"]
+PART_NAMES = ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder")
+
+
+class EncoderSettings(Settings):
+    """A Whisper encoder: log-mel in, one state each 20 ms out."""
+
+    hidden: int = Field(1280, gt=0)
+    """Width of the encoder."""
+    layers: int = Field(32, gt=0)
+    """Transformer layers."""
+    heads: int = Field(20, gt=0)
+    """Attention heads a layer."""
+    ffn: int = Field(5120, gt=0)
+    """Inner width of each layer's MLP."""
+    mel_bins: Literal[80, 128] = 128
+    """Log-mel bins (128 for large-v3)."""
+    window_s: float = Field(30.0, gt=0, le=30)
+    """Longest speech heard at once, in seconds; longer questions are heard in several windows."""
+    padding: Literal["window", "fit"] = "window"
+    """`window` pads with silence to the whole window, unmasked (as Whisper was trained); `fit` hears the speech alone."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout inside the encoder while it is being trained."""
+
+
+class AdaptorSettings(Settings):
+    """Downsampling adaptor: concatenate k frames, two linear layers (arXiv 2504.04060, section 3.1)."""
+
+    stack: int = Field(5, gt=0)
+    """Encoder frames joined into one thinker embedding (k)."""
+    hidden: int = Field(2048, gt=0)
+    """Inner width."""
+
+
+class LoraSettings(Settings):
+    """Low-rank adaptation of the thinker, merged when the stage ends."""
+
+    rank: int = Field(8, gt=0)
+    """Rank of the update."""
+    alpha: float = Field(16.0, gt=0)
+    """Scale is alpha / rank."""
+    dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout before the low-rank factors."""
+
+
+class ThinkerSettings(Settings):
+    """The text LLM that understands and writes the answer."""
+
+    family: Literal["llama", "qwen2"] = "llama"
+    """Model class and default chat template."""
+    hidden: int = Field(2048, gt=0)
+    """Width."""
+    layers: int = Field(16, gt=0)
+    """Transformer layers."""
+    heads: int = Field(32, gt=0)
+    """Attention heads."""
+    kv_heads: int = Field(8, gt=0)
+    """Key and value heads (grouped-query attention)."""
+    ffn: int = Field(8192, gt=0)
+    """Inner width of the gated MLP."""
+    vocab: int = Field(128256, gt=0)
+    """Text vocabulary."""
+    tied: bool = True
+    """Input and output embeddings are one matrix."""
+    rope_theta: float = Field(500000.0, gt=0)
+    """Base of the rotary positions."""
+    rope_scaling: dict[str, Any] | None = None
+    """Rotary scaling as transformers names it, or none."""
+    norm_eps: float = Field(1e-5, gt=0)
+    """Epsilon of RMSNorm."""
+    max_positions: int = Field(131072, gt=0)
+    """Longest prompt and answer together, in tokens."""
+    system_prompt: str | None = None
+    """System message of every turn; none uses the family's default of the released models."""
+    lora: LoraSettings = LoraSettings()
+    """Adapter trained in stage `align`."""
+
+
+class VocoderSettings(Settings):
+    """Speech tokens to sound. `griffin-lim`: codebook of mel frames, then phase reconstruction over overlapped windows."""
+
+    kind: Literal["griffin-lim"] = "griffin-lim"
+    """Vocoder family."""
+    codes: int = Field(512, gt=1)
+    """Entries of the codebook."""
+    iterations: int = Field(32, gt=0)
+    """Phase reconstruction rounds a window."""
+    first_tokens: int = Field(4, gt=0)
+    """Tokens of the first window; fewer = earlier first sound. More than overlap_tokens, or the first window is silent."""
+    block_tokens: int = Field(6, gt=0)
+    """Tokens each later window adds; fewer = earlier sound, more work a second."""
+    overlap_tokens: int = Field(1, ge=0)
+    """Newest tokens a window leaves open for the next one to improve; more = steadier phase, later sound."""
+
+
+class ModelSettings(Settings):
+    """The parts of one speech LLM."""
+
+    compat: Literal["paper", "released", "official"] = "paper"
+    """Whose masks, positions and prompt details to follow (README, section on released checkpoints)."""
+    encoder: EncoderSettings = EncoderSettings()
+    adaptor: AdaptorSettings = AdaptorSettings()
+    thinker: ThinkerSettings = ThinkerSettings()
+    talker: TalkerChoice = Field(default_factory=lambda: _default_talker())
+    vocoder: VocoderSettings | None = None
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ModelSettings:
+        if self.talker.hidden != self.thinker.hidden:
+            raise ValueError(f"talker.hidden is {self.talker.hidden}, thinker.hidden is {self.thinker.hidden}: they must be equal")
+        if self.vocoder is not None and self.vocoder.codes != self.talker.codes:
+            raise ValueError(f"vocoder.codes is {self.vocoder.codes}, talker.codes is {self.talker.codes}: they must be equal")
+        for name, part in (("encoder", self.encoder), ("thinker", self.thinker), ("talker", self.talker)):
+            if part.hidden % part.heads:
+                raise ValueError(f"{name}.hidden is {part.hidden}: not a multiple of {name}.heads, {part.heads}")
+        return self
+
+
+def _default_talker() -> Any:
+    from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
+
+    return MtpVocalnetSettings()
+
+
+class AugmentSettings(Settings):
+    """Changes made to each question while the encoder learns."""
+
+    time_masks: int = Field(2, ge=0)
+    """SpecAugment time masks a question."""
+    time_mask_frames: int = Field(15, ge=0)
+    """Longest time mask, in 10 ms frames."""
+    frequency_masks: int = Field(2, ge=0)
+    """SpecAugment frequency masks a question."""
+    frequency_mask_bins: int = Field(12, ge=0)
+    """Widest frequency mask, in mel bins."""
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of noise added to the log-mel."""
+    shift_frames: int = Field(0, ge=0)
+    """Silence put before the question, up to this many 10 ms frames."""
+    warp: float = Field(0.0, ge=0, lt=0.5)
+    """Tempo and formant change of the log-mel, up to this fraction either way."""
+
+
+class DataSettings(Settings):
+    """Where the rows come from."""
+
+    manifest: str = ""
+    """JSONL manifest written by `vocalnet prep`, relative to the working directory."""
+    train_splits: list[str] = ["train"]
+    """Splits that are trained on; held-out splits are refused."""
+    dev_splits: list[str] = ["dev"]
+    """Splits the dev loss is measured on."""
+    max_question_s: float = Field(30.0, gt=0)
+    """Longer questions are left out, counted and reported."""
+    max_answer_s: float = Field(60.0, gt=0)
+    """Longer answers are left out, counted and reported."""
+    balance: bool = False
+    """Draw every kind of question (`meta.kind`) equally often."""
+    cache: bool = False
+    """Compute the outputs of frozen parts once and keep them on disk, instead of at every draw (small corpora)."""
+    augment: AugmentSettings = AugmentSettings(time_masks=0, frequency_masks=0)
+    """Changes made to each question while the encoder learns."""
+
+
+class TrainSettings(Settings):
+    """The optimisation of one stage."""
+
+    parts: list[str] | None = None
+    """Parts that learn; none = the stage's own list."""
+    steps: int = Field(1000, gt=0)
+    """Optimiser steps."""
+    batch_size: int = Field(32, gt=0)
+    """Rows a step on one device."""
+    accumulate: int = Field(1, gt=0)
+    """Batches summed before each optimiser step."""
+    lr: float = Field(5e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the rate after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Part of the steps over which the rate rises."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW weight decay."""
+    clip: float = Field(1.0, gt=0)
+    """Largest gradient norm."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
+    gradient_checkpointing: bool = False
+    """Trade compute for memory in the thinker."""
+    streaming_share: float = Field(0.5, ge=0, le=1)
+    """Share of talker examples under the streaming mask; the rest see the whole text (arXiv 2504.04060, section 3.3)."""
+    log_every: int = Field(10, gt=0)
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = Field(200, gt=0)
+    """Steps between checkpoints."""
+    eval_every: int = Field(200, gt=0)
+    """Steps between measurements of the dev loss."""
+    keep: int = Field(2, ge=2)
+    """Checkpoints kept."""
+    seed: int = 0
+    """Seed of weights, order, masks and dropout."""
+    save_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the weights written when the stage ends."""
+
+
+class GenerationSettings(Settings):
+    """How an answer is drawn."""
+
+    max_text_tokens: int = Field(512, gt=0)
+    """Longest text answer, in tokens."""
+    temperature: float = Field(0.0, ge=0)
+    """Text sampling temperature; 0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus of the text sampling."""
+    tokens_per_step: int = Field(3, gt=0)
+    """Speech tokens a talker step; at most modules + 1."""
+    speech_temperature: float = Field(0.0, ge=0)
+    """Speech sampling temperature; 0 is greedy."""
+    speech_top_k: int = Field(0, ge=0)
+    """Keep the k likeliest speech tokens; 0 keeps all."""
+    repetition_penalty: float = Field(1.0, ge=1)
+    """Divides the probability of recently spoken tokens; 1 is off."""
+    repetition_window: int = Field(0, ge=0)
+    """Spoken tokens the penalty looks back on."""
+    max_speech_tokens: int = Field(2048, gt=0)
+    """Longest spoken answer, in speech tokens (25 a second)."""
+    max_question_s: float = Field(300.0, gt=0)
+    """Longer questions are refused."""
+    streaming: bool = True
+    """Speak while the text is still being written; false waits for the whole text."""
+
+
+class PaperRow(Settings):
+    """The row of a paper a recipe stands for."""
+
+    arxiv: str
+    """arXiv id."""
+    table: str
+    """Table or figure."""
+    row: str
+    """Row label."""
+    expect: dict[str, float] = {}
+    """The paper's numbers, by unit-carrying name (`wer_percent`, `utmos`)."""
+
+
+class Recipe(Settings):
+    """Everything one run needs."""
+
+    about: str = ""
+    """One line for `vocalnet recipes`."""
+    stage: Stage | None = None
+    """What is trained; none for recipes that only others extend."""
+    paper: PaperRow | None = None
+    """The paper row this stands for."""
+    model: ModelSettings = ModelSettings()
+    init: dict[Literal["tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder"], str] = {}
+    """Part to folder or hub id its weights start from; parts not named start at random."""
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    generation: GenerationSettings = GenerationSettings()
+    tried: list[str] = []
+    """What did not help, one line each, with its number."""
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Recipe:
+        modules = getattr(self.model.talker, "modules", 0)
+        if self.stage == "speak" and self.generation.tokens_per_step > modules + 1:
+            raise ValueError(
+                f"generation.tokens_per_step is {self.generation.tokens_per_step}: at most {modules + 1} with talker.modules {modules}"
+            )
+        return self

@@ -1,0 +1,165 @@
+"""One spoken turn as a row of JSONL: the format every data step reads and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vocalnet_cli.core.errors import VocalnetError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Utterance(_Strict):
+    """What is said once: its text, and the recording if there is one."""
+
+    text: str = Field(min_length=1)
+    """The words."""
+    audio: str | None = None
+    """Sound file, relative to the folder of the manifest."""
+    voice: str | None = None
+    """Who speaks: `flite:slt`, `human:george` ..."""
+
+
+class HistoryTurn(_Strict):
+    """An earlier turn of the same conversation, as text."""
+
+    role: str
+    text: str
+
+
+class TokenizerName(_Strict):
+    """The speech tokenizer that made `speech_tokens`."""
+
+    name: str
+    sha256: str
+
+
+class Record(_Strict):
+    """A question and its answer."""
+
+    id: str = Field(min_length=1)
+    source: str
+    """The corpus it comes from."""
+    split: str
+    round: int = Field(default=1, ge=1)
+    """Number of this turn in its conversation, from 1."""
+    question: Utterance
+    history: list[HistoryTurn] = []
+    answer: Utterance
+    speech_tokens: list[int] | str | None = None
+    """The answer as speech tokens, or the path (relative to the manifest) of a plain integer .npy."""
+    tokenizer: TokenizerName | None = None
+    collapsed: bool = False
+    """Whether runs of equal speech tokens were merged."""
+    meta: dict[str, Any] = {}
+
+
+def _first_mistake(error: ValidationError) -> tuple[str, str]:
+    mistake = error.errors()[0]
+    return ".".join(str(part) for part in mistake["loc"]), str(mistake["msg"])
+
+
+def parse_row(line: str) -> Record | tuple[str, str]:
+    """One line of a manifest: the record, or (field, reason) of the first mistake in it."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return "", f"not JSON: {error.msg} at column {error.colno}"
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested thousands deep
+        return "", f"not JSON we read: {str(error).splitlines()[0]}"
+    if not isinstance(row, dict):
+        return "", "not a JSON object"
+    try:
+        return Record.model_validate(row)
+    except ValidationError as error:
+        return _first_mistake(error)
+
+
+def read_lines(path: Path | str) -> list[tuple[int, str]]:
+    """The lines of a manifest that are not blank, with their numbers from 1."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise VocalnetError(f"cannot read the manifest {path}: {reason}", "`vocalnet prep` writes one: DIR/manifest.jsonl") from error
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def read_manifest(path: Path | str) -> list[Record]:
+    """All rows of a manifest. A row that is not a Record, or an id twice, raises with file and line."""
+    records: list[Record] = []
+    seen: dict[str, int] = {}
+    for number, line in read_lines(path):
+        row = parse_row(line)
+        if not isinstance(row, Record):
+            field, reason = row
+            where = f"field `{field}`: " if field else ""
+            raise VocalnetError(f"{path}:{number}: {where}{reason}", f"`vocalnet prep validate {path}` lists every bad row")
+        if row.id in seen:
+            raise VocalnetError(f"{path}:{number}: id `{row.id}` is already on line {seen[row.id]}", "give every row an id of its own")
+        seen[row.id] = number
+        records.append(row)
+    return records
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `path` under a temporary name in its folder, then rename: never half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise VocalnetError(f"cannot write {path}: {error.strerror}", "choose another folder or free some space") from error
+
+
+def write_manifest(path: Path | str, records: Iterable[Record]) -> None:
+    """Write rows as JSONL (keys that say nothing are left out), atomically."""
+    lines = [record.model_dump_json(exclude_defaults=True) for record in records]
+    write_text_atomically(Path(path), "".join(line + "\n" for line in lines))
+
+
+def validate_manifest(path: Path | str) -> dict[str, Any]:
+    """Check every row of a manifest, the sound and token files it names included.
+
+    Returns `{"rows", "bad", "problems": [{"line", "field", "reason"}]}`; `bad` counts rows, `problems` lists all found.
+    """
+    path = Path(path)
+    rows = read_lines(path)
+    problems: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for number, line in rows:
+        row = parse_row(line)
+        if not isinstance(row, Record):
+            problems.append({"line": number, "field": row[0], "reason": row[1]})
+            continue
+        if row.id in seen:
+            problems.append({"line": number, "field": "id", "reason": f"already on line {seen[row.id]}"})
+        seen.setdefault(row.id, number)
+        tokens = row.speech_tokens if isinstance(row.speech_tokens, str) else None
+        for field, name in (("question.audio", row.question.audio), ("answer.audio", row.answer.audio), ("speech_tokens", tokens)):
+            reason = _file_problem(path.parent, name)
+            if reason:
+                problems.append({"line": number, "field": field, "reason": reason})
+        if isinstance(row.speech_tokens, list) and any(token < 0 for token in row.speech_tokens):
+            problems.append({"line": number, "field": "speech_tokens", "reason": "a negative token"})
+    return {"rows": len(rows), "bad": len({problem["line"] for problem in problems}), "problems": problems}
+
+
+def _file_problem(folder: Path, name: str | None) -> str | None:
+    if name is None:
+        return None
+    path = folder / name
+    if not path.is_file():
+        return f"no such file: {name}"
+    return "empty file" if path.stat().st_size == 0 else None

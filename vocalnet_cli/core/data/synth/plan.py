@@ -1,0 +1,239 @@
+"""Which recordings make up the nano corpus: every choice comes from the seed, no sound is made here."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocalnet_cli.core.data.record import Record, Utterance
+from vocalnet_cli.core.data.synth.domain import MAX_WRITTEN
+from vocalnet_cli.core.data.synth.questions import ASK, REPEAT, Item, arithmetic, digit, listed_items, random_phrase, repeat
+from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, HeldOut
+from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner
+from vocalnet_cli.core.errors import VocalnetError
+
+_TIMES = {"plus": 2, "minus": 2, "times": 2, "after": 3, "before": 3, "capital": 6, "opposite": 4, "spelling": 4, "digit": 25}
+"""Recordings of each training question, by kind."""
+
+_DIGIT_FILE = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
+
+
+@dataclass(frozen=True)
+class SynthSettings:
+    """How large a corpus to make."""
+
+    seed: int = 0
+    phrases: int = 1500
+    """Distinct phrases to repeat in training; four in ten are recorded twice."""
+    dev_share: float = 0.03
+    """Share of the training rows set aside for validation."""
+    combination_rows: tuple[tuple[str, int], ...] = (("plus", 50), ("minus", 50), ("repeat", 100), ("relation", 100))
+    """Rows of `test-combination`, by what is combined."""
+    voice_rows: int = 150
+    """Rows of `test-voice`."""
+    digits_a_speaker: int = 150
+    """Human digit recordings of each speaker."""
+    text_phrases: int = 20_000
+    """Phrases to repeat in the text-only pairs of the language model."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to make: a question said in some manner, or a recording of a person, and its answer."""
+
+    id: str
+    split: str
+    item: Item
+    manner: Manner
+    recording: Path | None = None
+    """A human recording; then `manner` only names the speaker."""
+
+    @property
+    def stem(self) -> str:
+        """The question file's name: kind, voice and a hash of everything that shapes the sound."""
+        shape = f"{self.item.question}|{self.manner}" if self.recording is None else self.recording.name
+        voice = re.sub(r"[^a-z0-9_]+", "-", self.manner.voice.lower())
+        return f"{self.item.kind}-{voice}-{hashlib.sha256(shape.encode()).hexdigest()[:12]}"
+
+    @property
+    def question_file(self) -> str:
+        """Path of the question, relative to the manifest."""
+        return f"audio/questions/{self.stem}.flac"
+
+    @property
+    def answer_file(self) -> str:
+        """Path of the answer, relative to the manifest; one file for all rows with the same answer."""
+        return f"audio/answers/{hashlib.sha256(self.item.answer.encode()).hexdigest()[:16]}.flac"
+
+    def record(self) -> Record:
+        """The manifest row."""
+        meta = {**_meta(self.item), "rate": self.manner.rate, "pitch": self.manner.pitch, "warp": self.manner.warp}
+        if self.recording is not None:
+            meta = {**_meta(self.item), "speaker": self.manner.voice.partition(":")[2], "file": self.recording.name}
+        return Record(
+            id=self.id,
+            source=SYNTH if self.recording is None else HUMAN,
+            split=self.split,
+            question=Utterance(text=self.item.question, audio=self.question_file, voice=self.manner.voice),
+            answer=Utterance(text=self.item.answer, audio=self.answer_file, voice=ANSWER_VOICE),
+            meta=meta,
+        )
+
+
+def _meta(item: Item) -> dict[str, object]:
+    return {"kind": item.kind, "values": list(item.values), "wording": item.wording, "aliases": list(item.aliases)}
+
+
+def _training_phrases(held_out: HeldOut, chance: random.Random) -> Iterator[tuple[str, ...]]:
+    """Phrases without a held-out pair, without end."""
+    while True:
+        words = random_phrase(chance)
+        if not any(pair in held_out.pairs for pair in zip(words, words[1:], strict=False)):
+            yield words
+
+
+def _balanced_phrases(held_out: HeldOut, chance: random.Random) -> Iterator[tuple[str, ...]]:
+    """Training phrases that use every word about equally often: of eight, the one whose least used word is the rarest."""
+    used: Counter[str] = Counter()
+    phrases = _training_phrases(held_out, chance)
+    while True:
+        words = min((next(phrases) for _ in range(8)), key=lambda choice: min(used[word] for word in choice))
+        used.update(words)
+        yield words
+
+
+def _distinct(phrases: Iterable[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
+    found: dict[tuple[str, ...], None] = {}
+    for words in phrases:
+        found.setdefault(words)
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def _unseen_phrases(held_out: HeldOut, count: int, chance: random.Random) -> list[tuple[str, ...]]:
+    """Distinct phrases whose neighbouring words never stand together in training; at least three in ten have three words."""
+    phrases: dict[tuple[str, ...], None] = {}
+    while len(phrases) < count:
+        words = random_phrase(chance)
+        short = sum(len(phrase) == 2 for phrase in phrases)
+        if all(pair in held_out.pairs for pair in zip(words, words[1:], strict=False)) and (len(words) == 3 or short < 0.7 * count):
+            phrases.setdefault(words)
+    return list(phrases)
+
+
+def _manner(voices: dict[str, float], chance: random.Random) -> Manner:
+    """A voice, and one time in four its own manner, else a changed one."""
+    voice = chance.choices(list(voices), weights=list(voices.values()))[0]
+    if chance.random() < 0.25:
+        return Manner(voice)
+    rate, pitch, warp = chance.uniform(0.85, 1.25), chance.uniform(0.85, 1.2), chance.uniform(0.9, 1.12)
+    return Manner(voice, round(rate, 2), round(pitch, 2), round(warp, 2))
+
+
+def training_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
+    """The training questions, each as often as it is to be recorded."""
+    chance = random.Random(f"{settings.seed} training")
+    items = [item for item in listed_items() if not held_out.holds(item) for _ in range(_TIMES[item.kind])]
+    for words in _distinct(_balanced_phrases(held_out, chance), settings.phrases):
+        wordings = [0, 1] if chance.random() < 0.4 else [chance.randrange(len(REPEAT))]
+        items += [repeat(words, wording) for wording in wordings]
+    return items
+
+
+def combination_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
+    """The questions of `test-combination`: none of their combinations is trained on."""
+    chance = random.Random(f"{settings.seed} combination")
+    unseen = [item for item in listed_items() if held_out.holds(item)]
+    items: list[Item] = []
+    for group, count in settings.combination_rows:
+        if group == "repeat":
+            items += [repeat(words, chance.randrange(len(REPEAT))) for words in _unseen_phrases(held_out, count, chance)]
+            continue
+        choices = [item for item in unseen if (item.kind if item.kind in ("plus", "minus") else "relation") == group]
+        items += chance.sample(choices, min(count, len(choices)))
+    return items
+
+
+def plan_synthetic(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
+    """Every recording by a synthetic voice: train, dev, test-combination and test-voice."""
+    chance = random.Random(f"{settings.seed} voices")
+    training = training_items(settings, held_out)
+    jobs = []
+    said: set[tuple[str, Manner]] = set()
+    for number, item in enumerate(training):
+        manner = _manner(voices, chance)
+        while (item.question, manner) in said:  # no recording twice, so none is in train and dev
+            manner = _manner(voices, chance)
+        said.add((item.question, manner))
+        split = "dev" if chance.random() < settings.dev_share else "train"
+        jobs.append(Job(f"synth-{number:05d}", split, item, manner))
+    for number, item in enumerate(combination_items(settings, held_out)):
+        jobs.append(Job(f"combination-{number:04d}", "test-combination", item, _manner(voices, chance)))
+    distinct = list(dict.fromkeys(training))
+    for number, item in enumerate(chance.sample(distinct, min(settings.voice_rows, len(distinct)))):
+        manner = Manner(TEST_VOICE, round(chance.uniform(0.9, 1.15), 2))
+        jobs.append(Job(f"voice-{number:04d}", "test-voice", item, manner))
+    return jobs
+
+
+def plan_human(settings: SynthSettings, held_out: HeldOut, folder: Path) -> list[Job]:
+    """Spoken digits of real people from `DIGIT_SPEAKER_TAKE.wav` files (the layout of the Free Spoken Digit Dataset)."""
+    takes: dict[str, list[tuple[Path, int]]] = {}
+    for path in sorted(folder.glob("*.wav")):
+        found = _DIGIT_FILE.fullmatch(path.name)
+        if found:
+            takes.setdefault(found[2], []).append((path, int(found[1])))
+    missing = set(held_out.speakers) - set(takes)
+    if not takes or missing:
+        raise VocalnetError(
+            f"{folder} has no recordings named DIGIT_{'/'.join(sorted(missing))}_TAKE.wav",
+            "give the recordings folder of the Free Spoken Digit Dataset: --digits DIR",
+        )
+    chance = random.Random(f"{settings.seed} people")
+    jobs = []
+    for speaker, recordings in sorted(takes.items()):
+        for path, number in chance.sample(recordings, min(settings.digits_a_speaker, len(recordings))):
+            split = "test-human" if speaker in held_out.speakers else "dev" if chance.random() < settings.dev_share else "train"
+            jobs.append(Job(f"human-{path.stem}", split, digit(number), Manner(f"human:{speaker}"), path))
+    return jobs
+
+
+def lm_pairs(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
+    """Every distinct training question with its answer, and what is not recorded: many more phrases to repeat, larger sums."""
+    chance = random.Random(f"{settings.seed} text")
+    phrases = _distinct(_training_phrases(held_out, chance), settings.text_phrases)
+    spoken = training_items(settings, held_out)
+    written = [repeat(words, chance.randrange(len(REPEAT))) for words in phrases]
+    return list(dict.fromkeys([*spoken, *written, *_larger_sums(held_out)]))
+
+
+def _larger_sums(held_out: HeldOut) -> list[Item]:
+    """Sums and differences up to MAX_WRITTEN: without them the held-out sums are guessed, not calculated."""
+    numbers = range(MAX_WRITTEN + 1)
+    items = [arithmetic("plus", a, b, w) for a in numbers for b in numbers if a + b <= MAX_WRITTEN for w in range(len(ASK))]
+    items += [arithmetic("minus", a, b, w) for a in numbers for b in numbers if b <= a for w in range(len(ASK))]
+    return [item for item in items if not held_out.holds(item)]
+
+
+def text_records(settings: SynthSettings, held_out: HeldOut) -> list[Record]:
+    """The language model's manifest: `lm_pairs` as train and dev, and the unseen combinations."""
+    chance = random.Random(f"{settings.seed} text dev")
+    rows = [("dev" if chance.random() < settings.dev_share else "train", item) for item in lm_pairs(settings, held_out)]
+    rows += [("test-combination", item) for item in combination_items(settings, held_out)]
+    return [
+        Record(
+            id=f"text-{number:05d}",
+            source=SYNTH,
+            split=split,
+            question=Utterance(text=item.question),
+            answer=Utterance(text=item.answer),
+            meta=_meta(item),
+        )
+        for number, (split, item) in enumerate(rows)
+    ]

@@ -1,0 +1,158 @@
+"""Makes the nano corpus on disk: says every planned question and answer, writes sound files and manifests. Resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from vocalnet_cli.core.audio.wav import read_audio
+from vocalnet_cli.core.data.record import Record, write_manifest, write_text_atomically
+from vocalnet_cli.core.data.synth.plan import Job, SynthSettings, plan_human, plan_synthetic, text_records
+from vocalnet_cli.core.data.synth.split import TEST_SPLITS, HeldOut, check_split, draw_held_out, save_held_out
+from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner, VoiceFailed, speak, trim, usable_voices
+from vocalnet_cli.core.errors import AudioError, VocalnetError
+from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
+
+_QUESTION_EDGE_S = 0.12
+_ANSWER_EDGE_S = 0.06
+"""Silence left at each end; in an answer every 40 ms cost a speech token."""
+
+_SHORTEST_S = 0.1
+_QUESTION_PEAK = 0.6
+_WORKERS = 2
+
+Task = tuple[Path, str, Manner, Path | None, int]
+"""(file to write, text, manner, human recording, sample rate)."""
+
+
+def _make(task: Task) -> str | None:
+    """Write one sound file; the reason if that failed, None if it is there."""
+    path, text, manner, recording, rate = task
+    if path.exists():
+        return None
+    try:
+        if recording is not None:
+            samples = read_audio(recording, rate)
+        else:
+            samples = speak(text, manner, rate)
+        samples = trim(samples, rate, _QUESTION_EDGE_S if rate == QUESTION_HZ else _ANSWER_EDGE_S)
+    except VoiceFailed as error:
+        return str(error)
+    except AudioError as error:
+        return error.problem
+    if len(samples) < _SHORTEST_S * rate:
+        return f"the sound is shorter than {_SHORTEST_S} s"
+    if rate == QUESTION_HZ:
+        samples = samples * (_QUESTION_PEAK / np.abs(samples).max())
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    try:
+        soundfile.write(temporary, samples, rate, format="FLAC", subtype="PCM_16")
+        os.replace(temporary, path)
+    except (OSError, soundfile.SoundFileError) as error:
+        temporary.unlink(missing_ok=True)
+        return f"cannot write the sound: {error}"
+    return None
+
+
+def _tasks(jobs: list[Job], folder: Path) -> dict[str, Task]:
+    """The sound files the jobs need, each once, by relative path."""
+    tasks: dict[str, Task] = {}
+    for job in jobs:
+        tasks[job.question_file] = (folder / job.question_file, job.item.question, job.manner, job.recording, QUESTION_HZ)
+        tasks[job.answer_file] = (folder / job.answer_file, job.item.answer, Manner(ANSWER_VOICE), None, ANSWER_HZ)
+    return tasks
+
+
+def _make_all(tasks: dict[str, Task], advance: Callable[[int, int], None]) -> dict[str, str]:
+    """Run the tasks in worker processes. Returns relative path -> reason for each that failed."""
+    failed: dict[str, str] = {}
+    # Ctrl-C stops the parent alone, which lets each worker finish the file it writes.
+    with ProcessPoolExecutor(_WORKERS, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            for done, (name, reason) in enumerate(zip(tasks, pool.map(_make, tasks.values(), chunksize=8), strict=True), 1):
+                if reason:
+                    failed[name] = reason
+                advance(done, len(tasks))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return failed
+
+
+def _plan(settings: SynthSettings, digits: Path | None, limit: int | None, notify: Callable[[str], None]) -> tuple[list[Job], HeldOut]:
+    held_out = draw_held_out(settings.seed)
+    voices, notices = usable_voices()
+    for notice in notices:
+        notify(notice)
+    jobs = plan_synthetic(settings, held_out, voices)
+    if digits is not None:
+        jobs += plan_human(settings, held_out, digits)
+    if limit is not None and limit < len(jobs):
+        kept = sorted(random.Random(f"{settings.seed} limit").sample(range(len(jobs)), limit))
+        jobs = [jobs[place] for place in kept]
+    return jobs, held_out
+
+
+def make_corpus(
+    folder: Path,
+    settings: SynthSettings | None = None,
+    digits: Path | None = None,
+    limit: int | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+    notify: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Make the corpus in `folder`; files of an earlier run with the same settings are kept.
+
+    `digits` is a folder of human digit recordings (16-bit wav, any rate); `limit` keeps that many rows, drawn over all splits;
+    `advance(done, total)` is called after every sound file, `notify` with each notice for the user.
+    Writes manifest.jsonl, rejects.jsonl, split.json, text.jsonl, stats.json. Returns the stats:
+    `{"rows_in", "rows_out", "rejected": {reason: rows}, "audio_hours", "seconds"}`.
+    """
+    started = time.monotonic()
+    settings = settings or SynthSettings()
+    jobs, held_out = _plan(settings, digits, limit, notify)
+    for name in ("questions", "answers"):
+        _make_folder(folder / "audio" / name)
+    tasks = _tasks(jobs, folder)
+    failed = _make_all(tasks, advance)
+    records: list[Record] = []
+    rejects: list[dict[str, str]] = []
+    for job in jobs:
+        reason = failed.get(job.question_file) or failed.get(job.answer_file)
+        if reason:
+            rejects.append({"id": job.id, "text": job.item.question, "voice": job.manner.voice, "reason": reason})
+        else:
+            records.append(job.record())
+    check_split([record for record in records if record.split not in TEST_SPLITS], held_out)
+    save_held_out(folder, held_out)
+    write_manifest(folder / "manifest.jsonl", records)
+    write_manifest(folder / "text.jsonl", text_records(settings, held_out))
+    write_text_atomically(folder / "rejects.jsonl", "".join(json.dumps(row) + "\n" for row in rejects))
+    seconds = sum(soundfile.info(tasks[name][0]).duration for name in tasks if name not in failed)
+    stats = {
+        "rows_in": len(jobs),
+        "rows_out": len(records),
+        "rejected": dict(Counter(row["reason"] for row in rejects)),
+        "audio_hours": round(seconds / 3600, 3),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_text_atomically(folder / "stats.json", json.dumps(stats) + "\n")
+    return stats
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VocalnetError(f"cannot make the folder {path}: {error.strerror}", "choose another folder: -o DIR") from error

@@ -1,0 +1,144 @@
+"""The synthetic voices of the nano corpus: flite, espeak-ng and festival as subprocesses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from vocalnet_cli.core.data.synth.split import TEST_VOICE
+from vocalnet_cli.core.errors import VocalnetError
+
+ANSWER_VOICE = "flite:slt"
+PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave"}
+"""Engine to the program that must be on the PATH."""
+
+TRAIN_VOICES: dict[str, float] = {
+    "flite:slt": 3,
+    "flite:rms": 3,
+    "flite:awb": 3,
+    "festival:ked_diphone": 2.5,
+    "festival:cmu_us_slt_arctic_hts": 0.5,
+    "espeak:en-us": 0.7,
+    "espeak:en-us+f2": 0.7,
+    "espeak:en-us+m3": 0.7,
+    "espeak:en-us+f4": 0.5,
+    "espeak:en-us+m5": 0.5,
+    "espeak:en-us+m7": 0.5,
+    "espeak:en-gb": 0.5,
+    "espeak:en-gb+f3": 0.5,
+    "espeak:en-gb-x-rp+m1": 0.5,
+    "espeak:en-gb-scotland": 0.5,
+    "espeak:en-gb-scotland+f1": 0.5,
+    "espeak:en-029+m4": 0.4,
+}
+"""Voices of training questions and how often each is drawn. The speaker of `kal`, `kal16` and `kal_diphone` is not among them."""
+
+_BASE_PITCH_HZ = {"slt": 170, "awb": 130, "kal16": 100}
+"""Mean pitch of the flite voices that follow `int_f0_target_mean` (`rms` does not)."""
+
+_FESTIVAL_FOLDERS = ("/usr/share/festival/voices", "/usr/local/share/festival/voices")
+_TIMEOUT_S = 60
+
+
+class VoiceFailed(Exception):
+    """One text could not be spoken; the message says why."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a text is said. 1.0 is each voice's own manner."""
+
+    voice: str
+    """`ENGINE:NAME`."""
+    rate: float = 1.0
+    """Duration factor: 1.2 is slower."""
+    pitch: float = 1.0
+    """Factor on the mean pitch, by the engine."""
+    warp: float = 1.0
+    """Factor on pitch and formants together, by resampling: a smaller or larger speaker."""
+
+
+def usable_voices() -> tuple[dict[str, float], list[str]]:
+    """The training voices this machine has, with their weights, and a notice for each engine that is missing.
+
+    flite is required: it says the answers.
+    """
+    if shutil.which(PROGRAMS["flite"]) is None:
+        raise VocalnetError("the program `flite` is not installed; it says the answers", "on Debian or Ubuntu: sudo apt install flite")
+    notices = []
+    missing = {engine for engine, program in PROGRAMS.items() if shutil.which(program) is None}
+    for engine in sorted(missing):
+        notices.append(f"`{PROGRAMS[engine]}` is not installed: the corpus is made without its voices")
+    voices = {}
+    for voice, weight in TRAIN_VOICES.items():
+        engine, name = voice.split(":")
+        if engine in missing:
+            continue
+        if engine == "festival" and not any(any(Path(folder).glob(f"*/{name}")) for folder in _FESTIVAL_FOLDERS):
+            notices.append(f"the festival voice `{name}` is not installed: the corpus is made without it")
+            continue
+        voices[voice] = weight
+    return voices, notices
+
+
+def _spoken(text: str, engine: str) -> str:
+    """The text as the engine should get it: the letter A is never the article, and Z is `zee` everywhere."""
+    letter_a = "A" if engine == "espeak" else "ay"
+    return re.sub(r"\b[zZ]\b", "zee", re.sub(r"\b[aA]\b", letter_a, text))
+
+
+def _command(manner: Manner, text: str, wav: Path, text_file: Path) -> list[str]:
+    engine, name = manner.voice.split(":")
+    stretch = manner.rate * manner.warp  # warping shortens by the same factor
+    if engine == "flite":
+        options = ["--setf", f"duration_stretch={stretch:.3f}"]
+        if name in _BASE_PITCH_HZ and manner.pitch != 1:
+            options += ["--setf", f"int_f0_target_mean={_BASE_PITCH_HZ[name] * manner.pitch:.1f}"]
+        return [PROGRAMS[engine], "-voice", name, *options, "-f", str(text_file), "-o", str(wav)]
+    if engine == "espeak":
+        pitch = max(0, min(99, round(50 + 100 * (manner.pitch - 1))))
+        return [PROGRAMS[engine], "-v", name, "-s", str(round(165 / stretch)), "-p", str(pitch), "-w", str(wav), "-f", str(text_file)]
+    scheme = f"(begin (voice_{name}) (Parameter.set 'Duration_Stretch {stretch:.3f}))"
+    return [PROGRAMS[engine], "-eval", scheme, str(text_file), "-o", str(wav)]
+
+
+def speak(text: str, manner: Manner, rate: int) -> np.ndarray:
+    """Say a text: mono float32 at `rate`, edges of silence not yet trimmed. Raises VoiceFailed."""
+    engine = manner.voice.split(":")[0]
+    with tempfile.TemporaryDirectory(prefix="vocalnet-voice-") as folder:
+        wav, text_file = Path(folder) / "said.wav", Path(folder) / "text.txt"
+        text_file.write_text(_spoken(text, engine) + "\n", encoding="utf-8")
+        try:
+            done = subprocess.run(_command(manner, text, wav, text_file), capture_output=True, timeout=_TIMEOUT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise VoiceFailed(f"{PROGRAMS[engine]} did not run: {type(error).__name__}") from error
+        if done.returncode != 0:
+            raise VoiceFailed(f"{PROGRAMS[engine]} ended with code {done.returncode}")
+        try:
+            samples, source_rate = soundfile.read(wav, dtype="float32")
+        except (OSError, soundfile.SoundFileError) as error:
+            raise VoiceFailed(f"{PROGRAMS[engine]} wrote no sound") from error
+    if samples.ndim > 1:
+        samples = samples.mean(axis=1)
+    return soxr.resample(samples, source_rate * manner.warp, rate).astype(np.float32)
+
+
+def trim(samples: np.ndarray, rate: int, edge_s: float) -> np.ndarray:
+    """Cut silence (below 1 % of the peak) at both ends down to `edge_s` seconds. Raises VoiceFailed if there is only silence."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak < 1e-3:
+        raise VoiceFailed("the sound is silent")
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * peak)
+    edge = round(edge_s * rate)
+    return samples[max(loud[0] - edge, 0) : loud[-1] + edge + 1]
+
+
+assert TEST_VOICE not in TRAIN_VOICES

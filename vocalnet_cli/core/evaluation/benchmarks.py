@@ -1,0 +1,74 @@
+"""Questions to measure with: the sets the package carries, by name, or any manifest."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.errors import UsageError, VocalnetError
+
+BENCHMARKS = {
+    "nano-combination": "nano/eval/nano-combination",
+    "nano-voice": "nano/eval/nano-voice",
+    "nano-human": "nano/eval/nano-human",
+}
+"""Sets the package carries: name to folder under assets. Values never seen together, a voice never heard, people never heard."""
+
+MANIFEST = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Questions with their answers."""
+
+    name: str
+    manifest: Path
+    records: list[Record]
+    sha256: str
+    """Of the manifest, so that results of another version are told apart."""
+
+    def sound(self, name: str) -> Path:
+        """Where a sound file that the manifest names lies."""
+        return self.manifest.parent / name
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """A set by name, or a manifest by its path (the file, or the folder that holds manifest.jsonl).
+
+    Raises UsageError for a name that is neither, VocalnetError for a manifest that cannot be used.
+    """
+    if name in BENCHMARKS:
+        manifest = Path(str(files("vocalnet_cli"))) / "assets" / BENCHMARKS[name] / MANIFEST
+        if not manifest.is_file():
+            raise VocalnetError(f"benchmark {name}: {manifest} is missing", "Install the package again, or give the path of a manifest.")
+        shown = name
+    else:
+        given = Path(name).expanduser()
+        manifest = given / MANIFEST if given.is_dir() else given
+        if not manifest.is_file():
+            close = difflib.get_close_matches(name, BENCHMARKS, n=1)
+            nearest = f". Nearest: {close[0]}." if close else ""
+            raise UsageError(f"--benchmark {name}: no such benchmark or manifest{nearest}", f"There are: {', '.join(BENCHMARKS)}.")
+        shown = manifest.resolve().parent.name if manifest.name == MANIFEST else manifest.stem
+    records = read_manifest(manifest)
+    mute = [record.id for record in records if record.question.audio is None]
+    if mute:
+        raise VocalnetError(f"{manifest}: {len(mute)} rows have no recorded question, first `{mute[0]}`", "Every row needs question.audio.")
+    if not records:
+        raise VocalnetError(f"{manifest}: no rows", "Give a manifest that holds questions.")
+    return Benchmark(shown, manifest, records, hashlib.sha256(manifest.read_bytes()).hexdigest())
+
+
+def load_benchmarks(names: Sequence[str] | None) -> list[Benchmark]:
+    """The sets named, or all the package carries. Raises UsageError if two would write to the same file."""
+    chosen = [load_benchmark(name) for name in names or BENCHMARKS]
+    shown = [benchmark.name for benchmark in chosen]
+    twice = sorted({name for name in shown if shown.count(name) > 1})
+    if twice:
+        raise UsageError(f"two benchmarks are called {twice[0]}", "Measure them in two runs with different folders (-o).")
+    return chosen

@@ -1,0 +1,1 @@
+"""From a spoken question to a stream of text and sound."""

@@ -1,0 +1,175 @@
+"""Answer recorded questions, file by file: find them, name the answers, go on after a bad file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vocalnet_cli.core.audio.wav import read_question, write_wav
+from vocalnet_cli.core.config.schema import GenerationSettings
+from vocalnet_cli.core.errors import AudioError, VocalnetError
+from vocalnet_cli.core.generation.events import AudioChunk, TextDelta, TurnDone
+from vocalnet_cli.core.generation.streaming import answer
+from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
+
+SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
+"""Files of a folder that are taken as questions."""
+
+_DIGITS = 3
+"""Decimals of seconds in results."""
+
+
+@dataclass
+class Answered:
+    """What became of one question. `error` is set if it failed; then there is no text and no audio."""
+
+    file: Path
+    text: str = ""
+    audio: Path | None = None
+    """Sound file that was written; none if nothing was said."""
+    audio_s: float = 0.0
+    question_s: float = 0.0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    truncated: bool = False
+    error: VocalnetError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row `infer --json` prints."""
+        if self.error is not None:
+            return {"file": str(self.file), "error": f"{self.error.problem}. {self.error.hint}"}
+        return {
+            "file": str(self.file),
+            "text": self.text,
+            "audio": str(self.audio) if self.audio else None,
+            "audio_s": round(self.audio_s, _DIGITS),
+            "question_s": round(self.question_s, _DIGITS),
+            "timings_ms": self.timings_ms,
+            "tokens": self.tokens,
+            "truncated": self.truncated,
+        }
+
+
+def find_questions(given: Sequence[Path], limit: int | None = None) -> list[Path]:
+    """The files to answer: folders stand for the sound files in them, sorted by name. At most `limit` of them.
+
+    Files that are named are kept whatever they are, so that each bad one is reported. Raises AudioError for a folder without sound.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            try:
+                inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SOUND_SUFFIXES and file.is_file())
+            except OSError as error:
+                raise AudioError(f"{path}: cannot be read ({error.strerror})", "Check the permissions of the folder.") from error
+            if not inside:
+                raise AudioError(f"{path}: no sound file in this folder", f"Sound files end in {', '.join(sorted(SOUND_SUFFIXES))}.")
+            found += inside
+        else:
+            found.append(path)
+    return found[:limit]
+
+
+def name_answers(questions: Iterable[Path], folder: Path) -> list[Path]:
+    """A wav in `folder` for each question, by its stem: all different, and none of them one of the questions."""
+    questions = list(questions)
+    taken = {_key(path) for path in questions}
+    names: list[Path] = []
+    for question in questions:
+        number, name = 1, folder / f"{question.stem}.wav"
+        while _key(name) in taken:
+            number += 1
+            name = folder / f"{question.stem}-{number}.wav"
+        taken.add(_key(name))
+        names.append(name)
+    return names
+
+
+def _key(path: Path) -> str:
+    """Equal for paths that could be one file, on file systems that ignore case too."""
+    return os.path.realpath(path).casefold()
+
+
+class Batch:
+    """Answers questions one after the other with one model, which is loaded when the first usable question is there.
+
+    `note(line)` hears remarks; `start(file)` and then `piece(text)` hear the text while it is being written. With a `seed` each
+    file draws from a generator of its own, so its answer does not depend on its neighbours.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], SpeechLLM],
+        settings: GenerationSettings,
+        seed: int | None = None,
+        note: Callable[[str], None] = lambda line: None,
+        piece: Callable[[str], None] = lambda text: None,
+        start: Callable[[Path], None] = lambda file: None,
+    ) -> None:
+        self._load = load
+        self._settings = settings
+        self._seed = seed
+        self._note = note
+        self._piece = piece
+        self._start = start
+        self._model: SpeechLLM | None = None
+
+    def run(self, questions: Sequence[Path], folder: Path) -> Iterator[Answered]:
+        """One result for each question, in order; each sound file is on disk when its result is given."""
+        for question, target in zip(questions, name_answers(questions, folder), strict=True):
+            try:
+                samples = read_question(question, self._settings.max_question_s)
+            except AudioError as error:
+                yield Answered(question, error=error)
+                continue
+            if self._model is None:
+                make_folder(folder)  # a folder that cannot be written is told before the first answer, not after
+                self._model = self._load()
+            self._remark_windows(question, samples)
+            yield self._answer(self._model, question, samples, target)
+
+    def _remark_windows(self, question: Path, samples: np.ndarray) -> None:
+        assert self._model is not None
+        windows = self._model.windows(len(samples))
+        if windows > 1:
+            window_s = self._model.settings.encoder.window_s
+            self._note(f"note: {question} is {len(samples) / QUESTION_HZ:.1f} s; heard in {windows} windows of {window_s:g} s")
+
+    def _answer(self, model: SpeechLLM, question: Path, samples: np.ndarray, target: Path) -> Answered:
+        generator = None if self._seed is None else torch.Generator().manual_seed(self._seed)
+        self._start(question)
+        sound: list[np.ndarray] = []
+        done: TurnDone | None = None
+        for event in answer(model, samples, self._settings, generator):
+            if isinstance(event, TextDelta):
+                self._piece(event.text)
+            elif isinstance(event, AudioChunk):
+                sound.append(event.samples)
+            elif isinstance(event, TurnDone):
+                done = event
+        assert done is not None, "every answer ends with TurnDone"
+        result = Answered(question, done.text, None, 0.0, len(samples) / QUESTION_HZ, done.timings_ms, done.tokens, done.truncated)
+        if sound:
+            spoken = np.concatenate(sound)
+            write_wav(target, spoken)
+            result.audio, result.audio_s = target, len(spoken) / ANSWER_HZ
+        else:
+            self._note(f"note: {question}: the answer is empty, no sound was written")
+        if done.truncated:
+            self._note(f"note: {question}: the answer was cut off at its longest (generation.max_text_tokens or max_speech_tokens)")
+        return result
+
+
+def make_folder(folder: Path) -> None:
+    """Create the answers' folder. Raises AudioError if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioError(f"{folder}: cannot be made ({error.strerror})", "Name another folder with -o.") from error

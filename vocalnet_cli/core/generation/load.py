@@ -1,0 +1,98 @@
+"""Find a model that can answer, and how it wants its answers drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vocalnet_cli.core.config.load import _merge, _override, _validate
+from vocalnet_cli.core.config.schema import GenerationSettings
+from vocalnet_cli.core.config.yaml_tree import parse
+from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vocalnet_cli.core.model.speech_llm import SpeechLLM
+
+NANO = "nano"
+"""Name of the model the package carries."""
+
+
+def nano_folder() -> Path:
+    """Folder of the embedded model, with the recorded question `question.wav` beside its weights."""
+    return Path(str(files("vocalnet_cli"))) / "assets" / "nano"
+
+
+def find_model(model: str | None) -> Path:
+    """Folder of a model by name: none or `nano` is the embedded one, else a folder written by `vocalnet train`.
+
+    Raises MissingWeights for anything that is not on this machine.
+    """
+    if model is None or model == NANO:
+        return nano_folder()
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise MissingWeights(
+            f"model {model!r}: no such folder, and no model of that name is on this machine",
+            "Answer with the embedded model (--model nano), or name a folder written by `vocalnet train`.",
+        )
+    return folder
+
+
+def carried_question() -> Path:
+    """The recorded question the package carries."""
+    return nano_folder() / "question.wav"
+
+
+def generation_settings(folder: Path, overrides: Sequence[str] = ()) -> GenerationSettings:
+    """How the model of a folder wants its answers drawn (`generation` in config.json), changed by `generation.x=y` overrides.
+
+    Raises UsageError for an override of anything else (the rest of a trained model is fixed), RecipeError for a value that
+    cannot be, and what `read_config` raises.
+    """
+    from vocalnet_cli.core.model.weights import read_config
+
+    config = read_config(folder)
+    for override in overrides:
+        if not override.lstrip().startswith("generation."):
+            raise UsageError(
+                f"--set {override}: only generation.KEY=VALUE can be set here", "`vocalnet recipes` tells what a recipe can set."
+            )
+    # As a recipe, so that a model's own defaults and the overrides are checked and told like any other setting.
+    recipe = {"stage": "speak", "model": config["model"].model_dump(mode="json"), "generation": config.get("generation") or {}}
+    mistakes: list[str] = []
+    tree = parse(json.dumps(recipe), str(folder / "config.json"), mistakes, numbered=False)
+    for override in overrides:
+        change = _override(override, mistakes)
+        if tree is not None and change is not None:
+            tree = _merge(tree, change)
+    checked = _validate(tree, mistakes) if tree is not None else None
+    if mistakes or checked is None:
+        raise RecipeError("\n".join(mistakes), "Fix it and run again; `vocalnet recipes NAME` prints every key of `generation`.")
+    return checked.generation
+
+
+def load_speaker(folder: Path, device: torch.device, dtype: torch.dtype) -> SpeechLLM:
+    """The model of a folder on a device, ready to answer aloud. Raises MissingWeights if it has no vocoder."""
+    from vocalnet_cli.core.model.weights import load_model
+
+    model = load_model(folder, device, dtype)
+    if model.vocoder is None:
+        raise MissingWeights(f"{folder}: this model has no vocoder, so it cannot speak", "Answer with the embedded model: --model nano.")
+    return model
+
+
+def load_for_generation(
+    model: str | None, device: str = "auto", dtype: str = "auto", overrides: Sequence[str] = ()
+) -> tuple[SpeechLLM, GenerationSettings]:
+    """Model and settings by the names the command line takes."""
+    from vocalnet_cli.core.model.device import pick_device, pick_dtype
+
+    folder = find_model(model)
+    settings = generation_settings(folder, overrides)
+    where = pick_device(device)
+    return load_speaker(folder, where, pick_dtype(dtype, where)), settings

@@ -1,0 +1,72 @@
+"""Prompts: the chat template of each LLM family, with the place where speech is spliced in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from vocalnet_cli.core.errors import VocalnetError
+
+SPEECH = "<speech>"
+SYSTEM_PROMPT = (
+    "You are a helpful language and speech assistant. You are able to understand the speech content that the user provides, "
+    "and assist the user with a variety of tasks using natural language and speech."
+)
+DEFAULT_SYSTEM = {"llama": SYSTEM_PROMPT, "qwen2": "You are Qwen, created by Alibaba Cloud. " + SYSTEM_PROMPT}
+LLAMA_DATE = "26 Jul 2024"
+"""Date the released Llama models were trained with; today's date would change the prompt daily (vocalnet.md section 3.1)."""
+
+END_OF_TURN = {"llama": "<|eot_id|>", "qwen2": "<|im_end|>"}
+TEXT_END = {"llama": "<|eot_id|>", "qwen2": "<|endoftext|>"}
+"""Token whose embedding tells the talker that the text is complete."""
+
+STOPS = {
+    "llama": ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
+    "qwen2": ("<|im_end|>", "<|endoftext|>"),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids before and after the speech of the last user turn, up to and including the assistant's header."""
+
+    before: list[int]
+    after: list[int]
+
+
+def special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """Id of a special token, asked by name. Raises VocalnetError when the tokenizer does not know it."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(found, int) or found == tokenizer.unk_token_id:
+        raise VocalnetError(
+            f"the tokenizer has no token {token!r}",
+            "Check that model.thinker.family in the recipe fits the tokenizer (llama or qwen2).",
+        )
+    return found
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, family: str) -> frozenset[int]:
+    """Ids that end an answer; only those the tokenizer has."""
+    ids = (tokenizer.convert_tokens_to_ids(token) for token in STOPS[family])
+    return frozenset(i for i in ids if isinstance(i, int) and i != tokenizer.unk_token_id)
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None, question: str = SPEECH, history: list[dict] | None = None
+) -> Prompt:
+    """The tokenizer's chat template around `question`, cut where `<speech>` stands.
+
+    `question` holds `<speech>` at most once; without it, `after` is empty and `before` is the whole text prompt.
+    An empty `system_prompt` leaves the system message out.
+    """
+    system = DEFAULT_SYSTEM[family] if system_prompt is None else system_prompt
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [*(history or []), {"role": "user", "content": question}]
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, date_string=LLAMA_DATE))
+    before, _, after = text.partition(SPEECH)
+    return Prompt(_ids(tokenizer, before), _ids(tokenizer, after) if after else [])
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

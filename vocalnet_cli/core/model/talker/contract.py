@@ -1,0 +1,103 @@
+"""What every talker owes: a training loss, and decoding whose whole state lives outside the weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vocalnet_cli.core.model.cache import GrowingCache
+
+
+@dataclass
+class Lengths:
+    """Valid rows of a right-padded batch."""
+
+    text: Tensor
+    """Long [B]: rows of the thinker's states, end vector included."""
+    speech: Tensor
+    """Long [B]: speech tokens."""
+    streaming: Tensor
+    """Bool [B]: whether the sample is seen under the streaming mask."""
+
+
+@dataclass
+class TalkerLoss:
+    """Scalars of one training batch."""
+
+    total: Tensor
+    """What is minimised."""
+    heads: list[Tensor]
+    """Cross-entropy of each head in nats a token, main head first, unweighted."""
+
+
+@dataclass
+class SpeechSampling:
+    """How speech tokens are drawn, and how many at most."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_k: int = 0
+    """Keep the k likeliest; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the likeliest tokens whose probabilities reach this sum; 1 keeps all."""
+    repetition_penalty: float = 1.0
+    """Divides the probability of each recent token, once however often it occurred; 1 is off."""
+    repetition_window: int = 0
+    """How many recent tokens that covers."""
+    max_speech_tokens: int = 2048
+    """Longest answer, in speech tokens (25 a second)."""
+    generator: torch.Generator | None = None
+    """Source of randomness, on the CPU; none uses torch's own."""
+
+
+@dataclass
+class TalkerState:
+    """Everything one answer being spoken needs. Rows are numbered as in `masks`; caches keep them in order of arrival."""
+
+    streaming: bool
+    tokens_per_step: int
+    sampling: SpeechSampling
+    projector: GrowingCache
+    stacks: list[GrowingCache]
+    """Caches of the decoder and of each prediction module in use."""
+    rows: Tensor
+    """Long [N]: row numbers of what the stacks' caches hold."""
+    pending: Tensor
+    """Long [B, n]: tokens drawn last, not yet read; SOS at first."""
+    recent: Tensor
+    """Long [B, <= repetition_window]: tokens the repetition penalty looks back on."""
+    waiting: list[Tensor] = field(default_factory=list)
+    """Projected text [B, n, H] that the decoder has not read yet (only when not streaming)."""
+    text: int = 0
+    """Text rows the decoder has read, BOS included."""
+    speech: int = 0
+    """Speech rows the decoder has read."""
+    tokens: int = 0
+    """Speech tokens handed out."""
+    text_complete: bool = False
+    done: bool = False
+    """The answer has ended: EOS was drawn, or the limit is reached."""
+
+
+class Talker(nn.Module, ABC):
+    """Turns thinker states into speech tokens. Holds weights only, so one talker serves many answers at once."""
+
+    @abstractmethod
+    def loss(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> TalkerLoss:
+        """Training loss of thinker states [B, L, H] against speech tokens long [B, S] (padding may hold anything, usually -100)."""
+
+    @abstractmethod
+    def begin(self, batch: int = 1, streaming: bool = True, tokens_per_step: int = 1, sampling: SpeechSampling | None = None) -> Any:
+        """State of a new answer. Raises VocalnetError if the talker cannot draw `tokens_per_step` tokens at once."""
+
+    @abstractmethod
+    def step(self, state: Any, hidden: Tensor | None, last: bool, limit: int | None = None) -> Tensor:
+        """Reads new thinker states [1, n, H] (or none) and speaks as far as the text allows; `last` says that no text follows.
+
+        Returns the new speech codes, long [n_new]; special ids never leave. With `limit`, stops as soon as that many are out:
+        call again without text to go on. An empty result means that the talker waits for text, or that `state.done`.
+        """

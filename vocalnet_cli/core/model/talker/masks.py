@@ -1,0 +1,87 @@
+"""Who sees whom in the talker, and at which rotary position: pure functions of row numbers and lengths.
+
+One integer numbers a row: text row j is j (row 0 is BOS), speech row r is -1 - r (row 0 is SOS, row r holds token r).
+Training sees the rows as [text | speech], decoding in order of arrival; both build their masks here.
+Streaming, C_t = 2, C_s = 3 (arXiv 2504.04060, equation 6), text 5 with BOS, speech rows SOS and tokens 1 to 6:
+
+    text row 0   x . . . . | . . . . . . .
+    text row 1   x x . . . | . . . . . . .
+    text row 4   x x x x x | . . . . . . .
+    SOS          x x x . . | x . . . . . .     BOS and 2 text rows
+    token 3      x x x . . | x x x x . . .
+    token 4      x x x x x | x x x x x . .     BOS and 4 text rows
+    token 6      x x x x x | x x x x x x x
+
+Not streaming (equation 5): text rows see all text, speech rows all text and the speech so far.
+
+`compat` `paper` is what we train. Anything else follows the released code: BOS counts as one of the C_t text rows,
+prediction module k takes the text view of row r + k, and speech positions start after the longest text of the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EVERYTHING = 2**31 - 1
+"""A text limit no text reaches."""
+
+
+def row_numbers(text: int, speech: int, device: torch.device | str | None = None) -> Tensor:
+    """Numbers of `text` text rows, then `speech` speech rows; long [text + speech]."""
+    return torch.cat([torch.arange(text, device=device), -1 - torch.arange(speech, device=device)])
+
+
+def positions(rows: Tensor, text_columns: int, compat: str) -> Tensor:
+    """Rotary position of each row.
+
+    `paper` counts each stream from 0, so no position depends on how long the text will be; the released code puts speech row r at
+    `text_columns` + r, where `text_columns` counts BOS and padding.
+    """
+    offset = 0 if compat == "paper" else text_columns
+    return torch.where(rows >= 0, rows, offset - 1 - rows)
+
+
+def text_view(speech_row: int, text_chunk: int, speech_chunk: int) -> int:
+    """Text rows, BOS included, that must be there before speech row `speech_row` is read under `paper` streaming.
+
+    Equation 6, except that SOS joins the first chunk: a first token drawn before any text was read would be a guess.
+    """
+    return 1 + text_chunk * max(1, -(-speech_row // speech_chunk))
+
+
+def text_limits(rows: Tensor, streaming: Tensor, text_chunk: int, speech_chunk: int, compat: str, depth: int = 0) -> Tensor:
+    """Text rows below this number are seen by each row; `rows` [N], `streaming` bool [B], result long [B, N]."""
+    speech = -1 - rows
+    if compat != "paper":
+        speech = speech + depth
+    chunks = ((speech + speech_chunk - 1) // speech_chunk).clamp(min=1)
+    view = text_chunk * chunks + (1 if compat == "paper" else 0)
+    limit = torch.where(rows >= 0, rows + 1, view)
+    return torch.where(streaming[:, None], limit, EVERYTHING)
+
+
+def attends(query: Tensor, key: Tensor, limits: Tensor) -> Tensor:
+    """Bool [B, Q, K]: whether query row [Q] sees key row [K], given the queries' text limits [B, Q]."""
+    text = key < limits[..., None]
+    speech = key >= query[:, None]  # speech numbers fall, so an earlier row has a larger one; never true for a text query
+    return torch.where(key >= 0, text, speech)
+
+
+def training_mask(
+    text: Tensor, speech: Tensor, streaming: Tensor, columns: tuple[int, int], chunks: tuple[int, int], compat: str, depth: int = 0
+) -> Tensor:
+    """Bool [B, N, N] over [text | speech], N = sum(columns), for the decoder (depth 0) or prediction module `depth`.
+
+    `text` and `speech` long [B] count valid rows, BOS and SOS included; `columns` are the padded widths; `chunks` are (C_t, C_s).
+    Rows and columns of padding are False; so are, outside `paper`, the last `depth` speech rows, which have no target at that depth.
+    """
+    rows = row_numbers(*columns, device=text.device)
+    limits = text_limits(rows, streaming, *chunks, compat, depth)
+    if compat != "paper":
+        # In the released code, a sample without speech tokens sees no text from its SOS row.
+        blind = (streaming & (speech == 1))[:, None] & (rows < 0)
+        limits = torch.where(blind, 0, limits)
+        speech = speech - depth
+    valid = torch.where(rows >= 0, rows < text[:, None], -1 - rows < speech[:, None])
+    return attends(rows, rows, limits) & valid[:, None, :] & valid[:, :, None]

@@ -1,0 +1,169 @@
+"""Phase reconstruction in windows: speech tokens -> log-mel (codebook) -> magnitudes -> sound, while the tokens still arrive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vocalnet_cli.core.audio.mel import hann, vocoder_filters
+from vocalnet_cli.core.config.schema import VocoderSettings
+from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer
+from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_FFT, VOCODER_HOP
+
+_REACH = VOCODER_FFT - VOCODER_HOP
+"""Samples a frame shares with the next one; so far do finished frames reach into the unfinished part."""
+
+_LEAD = _REACH // 2
+"""The first frame starts this many samples before the sound does (see `vocoder_mel`)."""
+
+_GAIN = 0.375 * VOCODER_FFT / VOCODER_HOP
+"""Sum of the squared Hann windows that overlap at any sample."""
+
+_MOMENTUM = 0.99
+_QUIET = 1e-8
+
+
+@dataclass
+class VocoderState:
+    """What one utterance must remember: tokens of the window that is filling, the frames still open, and the finished tail."""
+
+    pending: Tensor
+    """Speech tokens [n] that wait for their window to fill."""
+    magnitude: Tensor
+    """Linear magnitudes [open frames, 961]."""
+    phase: Tensor
+    """Their unit phases so far, complex [open frames, 961]."""
+    tail: Tensor
+    """Overlap-added finished frames, the 1440 samples that open frames also cover."""
+    lead: int = _LEAD
+    """Samples before the start of the sound still to be dropped."""
+    windows: int = 0
+    """Windows done; with the settings alone it says how many tokens the next one takes."""
+
+
+class GriffinLimVocoder(nn.Module):
+    """Fast Griffin-Lim over a moving window (arXiv 1307.5275; real-time form: RTISI-LA, Zhu et al. 2007).
+
+    Window w takes tokens up to first_tokens + w * block_tokens. It works on the frames of its new tokens and on those of the
+    `overlap_tokens` before, which were left open; frames older than that are finished and stay part of the sound the new ones
+    must agree with. The schedule knows token positions only, so that every split of the tokens gives the same samples.
+    """
+
+    def __init__(self, settings: VocoderSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = SpeechTokenizer(settings.codes)
+
+    def begin(self, voice: Tensor | None = None) -> VocoderState:
+        """A fresh utterance. There is one voice, the codebook's: `voice` must be None."""
+        assert voice is None, "griffin-lim has one voice"
+        device = self.tokenizer.codebook.device
+        bins = VOCODER_FFT // 2 + 1
+        return VocoderState(
+            pending=torch.zeros(0, dtype=torch.long, device=device),
+            magnitude=torch.zeros(0, bins, device=device),
+            phase=torch.zeros(0, bins, dtype=torch.complex64, device=device),
+            tail=torch.zeros(_REACH, device=device),
+        )
+
+    @torch.no_grad()
+    def push(self, state: VocoderState, tokens: Tensor, last: bool) -> np.ndarray:
+        """Next tokens [n] to the samples that are final now (see `Vocoder.push`); 960 T in all for T tokens."""
+        state.pending = torch.cat([state.pending, tokens.to(state.pending.device)])
+        done = []
+        while len(state.pending) >= (size := self._window_tokens(state)):
+            new, state.pending = state.pending[:size], state.pending[size:]
+            done.append(self._window(state, new, last=False))
+        if last:
+            done.append(self._window(state, state.pending, last=True))
+            state.pending = state.pending[:0]
+        return torch.cat(done).cpu().numpy() if done else np.zeros(0, np.float32)
+
+    def _window_tokens(self, state: VocoderState) -> int:
+        return self.settings.first_tokens if state.windows == 0 else self.settings.block_tokens
+
+    def _window(self, state: VocoderState, tokens: Tensor, last: bool) -> Tensor:
+        """Reconstruct the open frames and those of `tokens`, finish all but the overlap (all if `last`): final samples [m]."""
+        magnitude = torch.cat([state.magnitude, mel_to_magnitude(self.tokenizer.decode(tokens))])
+        phase = _extended_phase(magnitude, state.phase, state.tail)
+        if len(tokens):
+            phase = _reconstruct(magnitude, phase, state.tail, self.settings.iterations)
+        finished = len(magnitude) if last else max(0, len(magnitude) - FRAMES_PER_TOKEN * self.settings.overlap_tokens)
+        sound = _overlap_add(magnitude[:finished] * phase[:finished], state.tail)
+        final = sound if last else sound[: finished * VOCODER_HOP]
+        state.tail = sound[finished * VOCODER_HOP :]
+        state.magnitude, state.phase = magnitude[finished:], phase[finished:]
+        state.windows += 1
+        dropped = min(state.lead, len(final))
+        state.lead -= dropped
+        # Half a window of finished frames reaches past the last token: not part of the sound.
+        end = len(final) - (_REACH - _LEAD) if last else len(final)
+        return final[dropped : max(dropped, end)] / _GAIN
+
+
+def mel_to_magnitude(mel_MF: Tensor, rounds: int = 30) -> Tensor:
+    """Log-mel [80, F] to linear magnitudes [F, 961]: non-negative least squares by multiplicative updates (Lee and Seung 2001)."""
+    filters = vocoder_filters(mel_MF.device)
+    target = mel_MF.T.exp()
+    start = target @ filters / (filters.sum(0) * filters.sum(1).mean()).clamp_min(_QUIET)
+    gain = target @ filters
+    x = start
+    for _ in range(rounds):
+        x = x * gain / ((x @ filters.T) @ filters).clamp_min(_QUIET)
+    return x
+
+
+def _unit(spectrum: Tensor) -> Tensor:
+    return spectrum / spectrum.abs().clamp_min(_QUIET)
+
+
+def _overlap_add(spectrum_FW: Tensor, tail: Tensor) -> Tensor:
+    """Frames [F, 961] windowed and added onto the finished `tail` [1440]: samples [480 F + 1440], not divided by the gain."""
+    if len(spectrum_FW) == 0:
+        return tail
+    frames = torch.fft.irfft(spectrum_FW, n=VOCODER_FFT) * hann(VOCODER_FFT, tail.device)
+    count, parts = len(frames), VOCODER_FFT // VOCODER_HOP
+    hops = frames.reshape(count, parts, VOCODER_HOP)
+    sound = torch.zeros(count + parts - 1, VOCODER_HOP, device=tail.device)
+    sound[: parts - 1] = tail.reshape(parts - 1, VOCODER_HOP)
+    for part in range(parts):
+        sound[part : part + count] += hops[:, part]
+    return sound.reshape(-1)
+
+
+def _analyse(sound: Tensor) -> Tensor:
+    """STFT [F, 961] of sound [480 F + 1440] as `_overlap_add` leaves it."""
+    return torch.fft.rfft(sound.unfold(0, VOCODER_FFT, VOCODER_HOP) * (hann(VOCODER_FFT, sound.device) / _GAIN))
+
+
+def _extended_phase(magnitude: Tensor, phase: Tensor, tail: Tensor) -> Tensor:
+    """Start phases for frames that have none yet: each takes those of the sound that the frames before it reach into it with."""
+    known, count = len(phase), len(magnitude)
+    if known == count:
+        return phase
+    sound = torch.cat([_overlap_add(magnitude[:known] * phase, tail), tail.new_zeros((count - known) * VOCODER_HOP)])
+    window = hann(VOCODER_FFT, tail.device)
+    # After silence there is nothing to continue: phases that spread a frame's energy over its length (Schroeder 1970).
+    line = torch.arange(magnitude.shape[1], device=tail.device)
+    silent = torch.polar(torch.ones_like(magnitude[0]), -torch.pi * line.square() / len(line))
+    phases = [phase]
+    for frame in range(known, count):
+        part = sound[frame * VOCODER_HOP : frame * VOCODER_HOP + VOCODER_FFT]
+        heard = torch.fft.rfft(part * window)
+        unit = torch.where(heard.abs() > _QUIET, _unit(heard), silent)
+        part += torch.fft.irfft(magnitude[frame] * unit, n=VOCODER_FFT) * window
+        phases.append(unit[None])
+    return torch.cat(phases)
+
+
+def _reconstruct(magnitude: Tensor, phase: Tensor, tail: Tensor, iterations: int) -> Tensor:
+    """Fast Griffin-Lim on the open frames [F, 961] with the finished `tail` held fixed: unit phases [F, 961]."""
+    previous = torch.zeros_like(phase)
+    for _ in range(iterations):
+        spectrum = _analyse(_overlap_add(magnitude * phase, tail))
+        phase = _unit(spectrum + _MOMENTUM * (spectrum - previous))
+        previous = spectrum
+    return phase

@@ -1,0 +1,114 @@
+"""Our checkpoint folder: config.json, one safetensors file a part, the tokenizer's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vocalnet_cli.core.config.schema import ModelSettings
+from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.tokenizer import load_tokenizer
+
+FORMAT = "vocalnet-1"
+PARTS = ("encoder", "adaptor", "thinker", "talker", "vocoder")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def save_model(model: SpeechLLM, folder: Path, parts: set[str], dtype: str = "fp32", generation: dict[str, Any] | None = None) -> None:
+    """Write the named parts of a model into `folder`, whole or not at all.
+
+    `generation` holds the settings `infer` uses by default. Floating-point weights are stored as `dtype`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        new = Path(name) / "model"
+        new.mkdir()
+        kept = [part for part in PARTS if part in parts and getattr(model, part) is not None]
+        for part in kept:
+            save_file(_stored(getattr(model, part), DTYPES[dtype]), new / f"{part}.safetensors")
+        if getattr(model, "tokenizer", None) is not None:
+            model.tokenizer.save_pretrained(str(new))
+        config = {"format": FORMAT, "parts": kept, "model": model.settings.model_dump(mode="json"), "generation": generation or {}}
+        (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        if folder.exists():
+            os.replace(folder, Path(name) / "old")
+        os.replace(new, folder)
+
+
+def _stored(part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors of a part as they go to disk: tied copies once, floating point in `dtype`."""
+    seen: set[int] = set()
+    stored: dict[str, Tensor] = {}
+    for name, tensor in part.state_dict().items():
+        if tensor.data_ptr() in seen and tensor.numel():
+            continue
+        seen.add(tensor.data_ptr())
+        stored[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+    return stored
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of one of our folders, checked. Raises MissingWeights or VocalnetError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise MissingWeights(f"{folder}: no model there (config.json is missing)", "Name a folder written by `vocalnet train`, or `nano`.")
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise VocalnetError(f"{path}: format is not {FORMAT!r}", "Name a folder written by `vocalnet train`.")
+        config["model"] = ModelSettings.model_validate(config["model"])
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise VocalnetError(f"{path}: not a model description ({first})", "The file is damaged: copy or train the model again.") from error
+    return config
+
+
+def load_part(part: nn.Module, folder: Path, name: str) -> None:
+    """Read one part's weights from `folder` into `part`; every tensor must be there, with its shape."""
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        raise MissingWeights(f"{path}: no such file", f"The folder holds no {name}: train it first, or name another folder.")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise VocalnetError(f"{path}: cannot be read ({error})", "The file is damaged: copy or train the model again.") from error
+    own = part.state_dict()
+    stored = {own[key].data_ptr() for key in tensors if key in own}
+    problems = [f"missing {key}" for key in own if key not in tensors and own[key].data_ptr() not in stored]
+    problems += [f"unexpected {key}" for key in tensors if key not in own]
+    shapes = [(key, tuple(tensor.shape), tuple(own[key].shape)) for key, tensor in tensors.items() if key in own]
+    problems += [f"{key} is {found}, not {wanted}" for key, found, wanted in shapes if found != wanted]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise VocalnetError(
+            f"{path}: does not fit the recipe: {', '.join(problems[:3])}{more}", "Use the recipe the weights were trained with."
+        )
+    part.load_state_dict(tensors, strict=False)
+
+
+def load_model(folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SpeechLLM:
+    """The model of a folder, ready to answer. Raises MissingWeights when a part is not there."""
+    folder = Path(folder)
+    config = read_config(folder)
+    model = SpeechLLM(config["model"])
+    for part in PARTS:
+        module = getattr(model, part)
+        if module is not None:
+            load_part(module, folder, part)
+    model.tokenizer = load_tokenizer(folder)
+    model.eval().requires_grad_(False)
+    model.to(device)
+    for part in (model.encoder, model.adaptor, model.thinker, model.talker):
+        for parameter in part.parameters():  # buffers stay: rotary frequencies lose too much below single precision, as spectra do
+            parameter.data = parameter.data.to(dtype)
+    return model

@@ -1,0 +1,92 @@
+"""Weights a run starts from: parts of our own folders, or base models laid out as on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, WhisperModel
+
+from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.tokenizer import load_tokenizer
+from vocalnet_cli.core.model.weights import FORMAT, load_part
+from vocalnet_cli.core.training.stage_plan import STAGES
+
+
+def locate(where: str, recipe_name: str, part: str) -> Path:
+    """Folder of a part's weights: a local folder, or a hub id that is already in the local hub cache.
+
+    Raises MissingWeights with the command that gets them and the laptop twin of the recipe.
+    """
+    if Path(where).is_dir():
+        return Path(where)
+    if where.count("/") == 1 and not where.startswith((".", "runs/")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(where, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
+            get = f"Get it with `hf download {where}`"
+    else:
+        get = f"Train it first (`vocalnet train --recipe {_maker(where)}`)"
+    family, _, short = recipe_name.rpartition("/")
+    twin = "" if family == "nano" else f", or run the laptop version: vocalnet train --recipe nano/{short}"
+    raise MissingWeights(f"recipe {recipe_name} starts its {part} from {where}: not on this machine", f"{get}{twin}")
+
+
+def _maker(where: str) -> str:
+    return where.removeprefix("runs/").removesuffix("/").removesuffix("/model")
+
+
+def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
+    """Folder of every part the recipe starts from. Raises before anything is built when one is missing."""
+    assert recipe.stage is not None
+    missing = [part for part in STAGES[recipe.stage].needs if part not in recipe.init]
+    if "vocoder" in missing and recipe.model.vocoder is None:
+        missing.remove("vocoder")  # rows then carry their speech tokens
+    if missing:
+        raise VocalnetError(
+            f"recipe {recipe_name}: stage {recipe.stage} needs weights of {', '.join(missing)}",
+            f"Say where they are: --set init.{missing[0]}=FOLDER",
+        )
+    return {part: locate(where, recipe_name, part) for part, where in recipe.init.items()}
+
+
+def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
+    """Read every part's starting weights into the model."""
+    for part, folder in folders.items():
+        if part == "tokenizer":
+            model.tokenizer = load_tokenizer(folder)
+        elif _ours(folder):
+            load_part(getattr(model, part), folder, part)
+        elif part == "thinker":
+            _copy(AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32), model.thinker, folder)
+        elif part == "encoder":
+            whisper = WhisperModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+            _copy(whisper.encoder, model.encoder, folder)
+        else:
+            raise VocalnetError(
+                f"{folder}: not a folder of ours, so it holds no {part}", f"Name a folder written by `vocalnet train` in init.{part}."
+            )
+
+
+def _ours(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and f'"{FORMAT}"' in config.read_text()
+
+
+def _copy(source: nn.Module, target: nn.Module, folder: Path) -> None:
+    """Copy weights of a base model, whose sizes must be the recipe's."""
+    theirs, own = source.state_dict(), target.state_dict()
+    wrong = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
+    if wrong:
+        found = tuple(theirs[wrong[0]].shape) if wrong[0] in theirs else "not there"
+        raise VocalnetError(
+            f"{folder}: {wrong[0]} is {found}, the recipe says {tuple(own[wrong[0]].shape)} ({len(wrong)} tensors differ)",
+            "Change the sizes in the recipe to those of the folder's config.json.",
+        )
+    target.load_state_dict({name: theirs[name] for name in own})

@@ -1,0 +1,99 @@
+"""A training run from recipe to finished model folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import set_seed
+
+from vocalnet_cli.core.config.load import LoadedRecipe, save_resolved
+from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.errors import Interrupted, VocalnetError
+from vocalnet_cli.core.model.speech_llm import build_model
+from vocalnet_cli.core.model.weights import save_model
+from vocalnet_cli.core.training.init import load_init, locate_all
+from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage
+from vocalnet_cli.core.training.run_log import origin
+from vocalnet_cli.core.training.stage_plan import parts_to_train, stage_class
+
+
+def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume: bool, quiet: bool) -> dict[str, Any]:
+    """Train a recipe's stage into `output` (default runs/RECIPE): checkpoints/, metrics.jsonl, recipe.yaml, origin.json, model/.
+
+    Raises VocalnetError for a recipe without stage, missing weights, or a folder that already holds a run; Interrupted
+    after SIGINT or SIGTERM, with the state saved.
+    """
+    recipe = loaded.recipe
+    folder = output or Path("runs") / loaded.name
+    parts = parts_to_train(loaded)
+    _refuse_other_run(folder, resume)
+    folders = locate_all(recipe, loaded.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_resolved(loaded, folder)
+    (folder / "origin.json").write_text(json.dumps(origin(recipe.train.seed, device), indent=1) + "\n")
+    transformers.logging.set_verbosity_error()
+    set_seed(recipe.train.seed)
+    model = build_model(recipe.model)
+    load_init(model, folders)
+    stage = stage_class(str(recipe.stage))(recipe, model, Path(os.environ.get("VOCALNET_CACHE", "cache")), parts)
+    stage.load_examples()
+    step, loss, stopped = train_stage(stage, folder, device, resume, quiet)
+    if stopped is not None:
+        raise Interrupted(
+            f"{signal.Signals(stopped).name}: stopped at step {step} of {recipe.train.steps}, state saved in {folder}",
+            f"Continue with: vocalnet train --recipe {loaded.name} -o {folder} --resume",
+        )
+    stage.finish()
+    model.eval()
+    save_model(model, folder / "model", stage.save_parts(), recipe.train.save_dtype, recipe.generation.model_dump(mode="json"))
+    return {"recipe": loaded.name, "steps": step, "loss": loss, "left_out": stage.left_out, "model": str(folder / "model")}
+
+
+def _refuse_other_run(folder: Path, resume: bool) -> None:
+    held = latest_checkpoint(folder / "checkpoints")
+    if held is not None and not resume:
+        raise VocalnetError(
+            f"{folder} already holds a run, at step {held[1]}", "Add --resume to continue it, or choose another folder with -o."
+        )
+
+
+def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
+    """What a run would need, from sizes alone: {"trainable", "total", "memory_gb", "tokens_per_step", "fits"}.
+
+    Memory counts fp32 weights, and gradients and two AdamW moments of what learns; activations come on top.
+    """
+    recipe = loaded.recipe
+    parts = parts_to_train(loaded)
+    with torch.device("meta"):
+        model = build_model(recipe.model)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(_size(recipe, model, part) for part in parts)
+    memory = 4 * (total + 3 * trainable)
+    rows = recipe.train.batch_size * recipe.train.accumulate
+    per_row = {"lm": 32, "align": 64}.get(str(recipe.stage), int(recipe.data.max_answer_s * 25))
+    return {
+        "trainable": trainable,
+        "total": total,
+        "memory_gb": round(memory / 1e9, 3),
+        "tokens_per_step": rows * per_row,
+        "fits": memory < _memory(device),
+    }
+
+
+def _size(recipe: Recipe, model: Any, part: str) -> int:
+    if part != "lora":
+        return sum(parameter.numel() for parameter in getattr(model, part).parameters())
+    linears = [m for name, m in model.thinker.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in name]
+    return sum(recipe.model.thinker.lora.rank * (linear.in_features + linear.out_features) for linear in linears)
+
+
+def _memory(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

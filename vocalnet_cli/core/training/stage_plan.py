@@ -1,0 +1,50 @@
+"""Which parts each training stage needs, trains and leaves alone (DESIGN of the two-stage plan: arXiv 2504.04060, section 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from vocalnet_cli.core.config.load import LoadedRecipe
+from vocalnet_cli.core.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One row of the table: parts that learn, parts that must come with weights, and the class that does it."""
+
+    trains: tuple[str, ...]
+    needs: tuple[str, ...]
+    where: str
+
+
+STAGES = {
+    "lm": StagePlan(("thinker",), (), "lm:LmStage"),
+    "encoder": StagePlan(("encoder",), (), "encoder:EncoderStage"),
+    "speech-tokenizer": StagePlan(("vocoder",), (), "speech_tokenizer:SpeechTokenizerStage"),
+    "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage"),
+    "speak": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "vocoder"), "speak:SpeakStage"),
+}
+
+
+def stage_class(stage: str) -> Any:
+    """The class that trains a stage, imported when asked for."""
+    module, name = STAGES[stage].where.split(":")
+    return getattr(import_module(f"vocalnet_cli.core.training.stages.{module}"), name)
+
+
+def parts_to_train(loaded: LoadedRecipe) -> tuple[str, ...]:
+    """Parts that learn in this run. Raises RecipeError when the recipe has no stage, or names a part its stage cannot train."""
+    recipe = loaded.recipe
+    if recipe.stage is None:
+        raise RecipeError(f"recipe {loaded.name} has no stage: others extend it", "`vocalnet recipes` lists those that train.")
+    allowed = STAGES[recipe.stage].trains
+    wanted = tuple(recipe.train.parts) if recipe.train.parts is not None else allowed
+    wrong = [part for part in wanted if part not in allowed]
+    if wrong or not wanted:
+        raise RecipeError(
+            f"train.parts is {list(wanted)}: stage {recipe.stage} can train {', '.join(allowed)}",
+            "Name some of those, or leave train.parts out.",
+        )
+    return wanted

@@ -1,0 +1,46 @@
+"""Stage `align` (stage 1 of the paper): speech to text. Adaptor and LoRA learn, the encoder is frozen."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vocalnet_cli.core.model.thinker import add_lora, last_hidden, merge_lora, text_logits
+from vocalnet_cli.core.training.stages.heard import HeardStage, Source
+from vocalnet_cli.core.training.stages.stage import IGNORE, kinds_of, pad, text_loss
+
+Example = tuple[Source, Tensor]
+
+
+class AlignStage(HeardStage):
+    """Next-token prediction of the answer after the spliced speech (arXiv 2504.04060, section 3.4, stage 1)."""
+
+    def freeze_except(self, parts: tuple[str, ...]) -> None:
+        self.lora = "lora" in parts
+        if self.lora:
+            self.model.thinker = add_lora(self.model.thinker, self.recipe.model.thinker.lora)
+        self.model.adaptor.requires_grad_("adaptor" in parts)
+
+    def load_examples(self) -> None:
+        train, dev = self.rows()
+        self.examples = list(zip(self.sources(train), self.answer_ids(train), strict=True))
+        self.dev_examples = list(zip(self.sources(dev), self.answer_ids(dev), strict=True))
+        self.kinds = kinds_of(train) if self.recipe.data.balance else None
+
+    def trained(self) -> tuple[str, ...]:
+        return ("adaptor", "thinker")
+
+    def length(self, example: Example) -> int:
+        return self.source_length(example[0])
+
+    def finish(self) -> None:
+        if self.lora:
+            self.model.thinker = merge_lora(self.model.thinker)
+
+    def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
+        answers = pad([answer for (_, answer), _ in draws], IGNORE)
+        return {**self.collate_heard([source for (source, _), _ in draws]), "answers": answers}
+
+    def forward(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> dict[str, Tensor]:
+        batch = self.splice(heard, heard_lengths, answers)
+        hidden = last_hidden(self.model.thinker, batch.embeds, batch.mask)
+        return text_loss(text_logits(self.model.thinker, hidden), batch.labels)

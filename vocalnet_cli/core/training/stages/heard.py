@@ -1,0 +1,119 @@
+"""What the stages that listen to questions share: the frozen encoder's states, and speech spliced into the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocalnet_cli.core.audio.wav import audio_seconds, read_audio
+from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
+from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.encoder import encoder_frames
+from vocalnet_cli.core.model.prompt import END_OF_TURN, special_id
+from vocalnet_cli.core.training.stages.stage import IGNORE, Stage, batches, lengths_of, pad
+
+HEAR_AT_ONCE = 16
+Source = Tensor | Record
+"""A question as the frozen encoder's states [T, hidden] (cached), or as the row it is read from when it is drawn."""
+
+
+@dataclass
+class Spliced:
+    """A batch of prompts with speech and answer: embeddings [B, L, H], mask and labels [B, L], first answer position [B]."""
+
+    embeds: Tensor
+    mask: Tensor
+    labels: Tensor
+    answer_at: list[int]
+
+
+class HeardStage(Stage):
+    """A stage whose input is spoken questions."""
+
+    def rows(self) -> tuple[list[Record], list[Record]]:
+        train, dev = super().rows()
+        return self._short_enough(train), self._short_enough(dev)
+
+    def _short_enough(self, records: list[Record]) -> list[Record]:
+        """Rows with a recording no longer than the recipe allows; the encoder hears one window in training."""
+        limit = min(self.recipe.data.max_question_s, self.recipe.model.encoder.window_s)
+        spoken = [record for record in records if record.question.audio]
+        kept = [record for record in spoken if audio_seconds(self.wav(record)) <= limit]
+        self.left_out += len(records) - len(kept)
+        if records and not kept:
+            raise VocalnetError(
+                f"{self.manifest}: no question has a recording of at most {limit:g} s", "Check data.max_question_s and the manifest."
+            )
+        return kept
+
+    def wav(self, record: Record) -> Any:
+        return self.manifest.parent / str(record.question.audio)
+
+    def sources(self, records: list[Record]) -> Sequence[Source]:
+        """What each question is heard from: cached encoder states if the recipe says so, else the recording itself."""
+        if not self.recipe.data.cache:
+            return records
+        stamps = [(r.question.audio, self.wav(r).stat().st_size) for r in records]
+        key = "heard-" + fingerprint(self.model.encoder, self.recipe.model.encoder.model_dump(), stamps)
+        return cached_rows(self.cache, key, len(records), lambda: self._encode(records))
+
+    @torch.no_grad()
+    def _encode(self, records: list[Record]) -> Iterator[Tensor]:
+        self.model.encoder.eval()
+        for group in batches(records, HEAR_AT_ONCE):
+            states, lengths = self.model.encode([read_audio(self.wav(record)) for record in group])
+            for row, length in zip(states, lengths, strict=True):
+                yield row[:length].cpu()
+
+    def answer_ids(self, records: list[Record]) -> list[Tensor]:
+        """Token ids of each answer, the end of turn included."""
+        tokenizer = self.model.tokenizer
+        end = special_id(tokenizer, END_OF_TURN[self.recipe.model.thinker.family])
+        return [torch.tensor(tokenizer(r.answer.text, add_special_tokens=False)["input_ids"] + [end]) for r in records]
+
+    def source_length(self, source: Source) -> int:
+        return len(source) if isinstance(source, Tensor) else len(source.answer.text)
+
+    def collate_heard(self, sources: Sequence[Source]) -> dict[str, Tensor]:
+        """`heard` [B, T, hidden] encoder states, or log-mels [B, F, bins] when nothing is cached, and `heard_lengths` [B]."""
+        rows = [source if isinstance(source, Tensor) else self._mel(source) for source in sources]
+        return {"heard": pad(rows), "heard_lengths": lengths_of(rows)}
+
+    def _mel(self, record: Record) -> Tensor:
+        wave = read_audio(self.wav(record))
+        shortest = self.model.shortest_samples
+        wave = np.pad(wave, (0, max(0, shortest - len(wave))))
+        return self.model.encoder.features(torch.from_numpy(wave)).T
+
+    def audio(self, heard: Tensor, heard_lengths: Tensor) -> tuple[Tensor, list[int]]:
+        """Audio embeddings [B, A, H] and how many of each row are real."""
+        if not self.recipe.data.cache:
+            with torch.no_grad():
+                self.model.encoder.eval()
+                heard = self.model.encoder.encode(heard.transpose(1, 2).to(self.model.dtype), heard_lengths)
+                heard_lengths = encoder_frames(heard_lengths)
+        return self.model.adaptor(heard.to(self.model.dtype)), (heard_lengths // self.model.adaptor.stack).tolist()
+
+    def splice(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> Spliced:
+        """Prompt, speech and answer ids [B, n] (padded with IGNORE) as one right-padded batch of embeddings."""
+        model = self.model
+        audio, audio_lengths = self.audio(heard, heard_lengths)
+        ids = model.prompt_ids()
+        before, after = model.embed(ids.before)[0], model.embed(ids.after)[0]
+        embed = model.thinker.get_input_embeddings()
+        rows, labels, starts = [], [], []
+        for row, n_audio, answer, n_answer in zip(audio, audio_lengths, answers, (answers != IGNORE).sum(1).tolist(), strict=True):
+            said = answer[:n_answer]
+            rows.append(torch.cat([before, row[:n_audio].to(before.dtype), after, embed(said)]))
+            starts.append(len(rows[-1]) - n_answer)
+            labels.append(torch.cat([answers.new_full((starts[-1],), IGNORE), said]))
+        lengths = lengths_of(rows).to(answers.device)
+        batch = pad(rows)
+        mask = torch.arange(batch.shape[1], device=answers.device) < lengths[:, None]
+        return Spliced(batch, mask, pad(labels, IGNORE), starts)

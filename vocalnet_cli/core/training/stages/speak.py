@@ -1,0 +1,138 @@
+"""Stage `speak` (stage 2 of the paper): speech to speech. The talker alone learns, from the frozen thinker's states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocalnet_cli.core.audio.wav import read_audio
+from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
+from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.talker.contract import Lengths
+from vocalnet_cli.core.model.thinker import last_hidden
+from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, Source
+from vocalnet_cli.core.training.stages.stage import IGNORE, batches, kinds_of, pad
+from vocalnet_cli.core.units import ANSWER_HZ, SPEECH_TOKEN_HZ
+
+Example = tuple[Source, Tensor, Tensor]
+"""Cached thinker states [n + 1, H] (or the row to compute them from), answer ids [n + 1], speech tokens [S]."""
+
+
+class SpeakStage(HeardStage):
+    """Multi-token prediction of the answer's speech tokens (arXiv 2504.04060, sections 3.2 and 3.4, stage 2)."""
+
+    def rows(self) -> tuple[list[Record], list[Record]]:
+        train, dev = super().rows()
+        return [r for r in train if self._has_speech(r)], [r for r in dev if self._has_speech(r)]
+
+    def _has_speech(self, record: Record) -> bool:
+        return record.speech_tokens is not None or record.answer.audio is not None
+
+    def load_examples(self) -> None:
+        train, dev = self.rows()
+        self.examples = self._examples(train)
+        self.dev_examples = self._examples(dev)
+        if not self.examples:
+            raise VocalnetError(f"{self.manifest}: no row has a spoken answer", "Add answer.audio or speech_tokens to the manifest.")
+        self.kinds = kinds_of(train) if self.recipe.data.balance else None
+
+    def _examples(self, records: list[Record]) -> list[Example]:
+        ids, tokens, heard = self.answer_ids(records), self._speech(records), self.sources(records)
+        if not self.recipe.data.cache:
+            return list(zip(heard, ids, tokens, strict=True))
+        key = "read-" + fingerprint(self.model.encoder, self.model.adaptor, self.model.thinker, [r.id for r in records], self.manifest)
+        states = cached_rows(self.cache, key, len(records), lambda: self._read(heard, ids))
+        return list(zip(states, ids, tokens, strict=True))
+
+    def _read(self, heard: Sequence[Source], ids: list[Tensor]) -> Iterator[Tensor]:
+        pairs = list(zip(heard, ids, strict=True))
+        for group in batches(pairs, HEAR_AT_ONCE):
+            batch = {**self.collate_heard([source for source, _ in group]), "answers": pad([answer for _, answer in group], IGNORE)}
+            states = self._states(**batch)
+            for row, (_, answer) in zip(states, group, strict=True):
+                yield row[: len(answer)].cpu()
+
+    @torch.no_grad()
+    def _states(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> Tensor:
+        """h(t1) ... h(tn), E [B, n + 1, H]: the states that have read each answer token, then the end vector."""
+        self.model.thinker.eval()
+        batch = self.splice(heard, heard_lengths, answers)
+        hidden = last_hidden(self.model.thinker, batch.embeds, batch.mask)
+        counts = (answers != IGNORE).sum(1).tolist()
+        end = self.model.end_vector()[0]
+        rows = [
+            torch.cat([hidden[b, at : at + n - 1], end.to(hidden.dtype)])
+            for b, (at, n) in enumerate(zip(batch.answer_at, counts, strict=True))
+        ]
+        return pad(rows)
+
+    def _speech(self, records: list[Record]) -> list[Tensor]:
+        """Speech tokens of each row: given in the manifest, or made from the answer's recording (each file once)."""
+        made: dict[str, Tensor] = {}
+        return [self._speech_of(record, made) for record in records]
+
+    def _speech_of(self, record: Record, made: dict[str, Tensor]) -> Tensor:
+        if isinstance(record.speech_tokens, list):
+            tokens = torch.tensor(record.speech_tokens)
+        elif record.speech_tokens is not None:
+            tokens = torch.from_numpy(np.load(Path(self.manifest.parent, record.speech_tokens), allow_pickle=False).astype(np.int64))
+        else:
+            name = str(record.answer.audio)
+            if name not in made:
+                made[name] = self._tokenize(name)
+            tokens = made[name]
+        codes = self.recipe.model.talker.codes
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
+            raise VocalnetError(
+                f"{self.manifest}: row {record.id} has a speech token outside 0..{codes - 1}",
+                "Use the speech tokenizer the recipe names (talker.codes).",
+            )
+        return tokens[: round(self.recipe.data.max_answer_s * SPEECH_TOKEN_HZ)]
+
+    def _tokenize(self, name: str) -> Tensor:
+        if self.model.vocoder is None:
+            raise VocalnetError(
+                f"{self.manifest}: rows have no speech_tokens and the recipe has no speech tokenizer",
+                "Make the tokens first: `vocalnet prep tokens`, or name a vocoder in `model` and `init`.",
+            )
+        return self.model.vocoder.tokenizer.encode(read_audio(self.manifest.parent / name, ANSWER_HZ))
+
+    def trained(self) -> tuple[str, ...]:
+        return ("talker",)
+
+    def length(self, example: Example) -> int:
+        return len(example[2])
+
+    def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
+        speech = [example[2] for example, _ in draws]
+        # The coin of each example depends on its draw number alone, so a resumed run tosses the same ones.
+        coins = [np.random.default_rng((self.recipe.train.seed, draw + 1)).random() for _, draw in draws]
+        batch = {
+            "speech": pad(speech, IGNORE),
+            "streaming": torch.tensor(coins) < self.recipe.train.streaming_share,
+            "answers": pad([example[1] for example, _ in draws], IGNORE),
+        }
+        if self.recipe.data.cache:
+            return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
+        return {**batch, **self.collate_heard([example[0] for example, _ in draws])}
+
+    def forward(
+        self,
+        speech: Tensor,
+        streaming: Tensor,
+        answers: Tensor,
+        states: Tensor | None = None,
+        heard: Tensor | None = None,
+        heard_lengths: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        if states is None:
+            assert heard is not None and heard_lengths is not None
+            states = self._states(heard, heard_lengths, answers)
+        lengths = Lengths(text=(answers != IGNORE).sum(1), speech=(speech != IGNORE).sum(1), streaming=streaming)
+        loss = self.model.talker.loss(states, speech, lengths)
+        return {"loss": loss.total, "tokens": lengths.speech.sum()}

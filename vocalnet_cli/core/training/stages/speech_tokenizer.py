@@ -1,0 +1,39 @@
+"""Stage `speech-tokenizer`: nano's codebook of mel pairs, from the recorded answers (k-means by gradient)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vocalnet_cli.core.audio.wav import read_audio
+from vocalnet_cli.core.model.speech_tokenizer import PAIR, mel_pairs
+from vocalnet_cli.core.training.stages.stage import Stage
+from vocalnet_cli.core.units import ANSWER_HZ
+
+
+class SpeechTokenizerStage(Stage):
+    """Every distinct answer recording is an example; the loss is the squared distance of its frames to their codes."""
+
+    def load_examples(self) -> None:
+        train, dev = self.rows()
+        spoken = {record.answer.audio for record in train if record.answer.audio}
+        self.examples = [self._pairs(name) for name in sorted(spoken)]
+        self.dev_examples = [self._pairs(name) for name in sorted({r.answer.audio for r in dev if r.answer.audio})]
+        self.book = self.model.vocoder.tokenizer
+        generator = torch.Generator().manual_seed(self.recipe.train.seed)
+        self.book.seed_from(torch.cat(list(self.examples)), generator)
+
+    def _pairs(self, name: str) -> Tensor:
+        return mel_pairs(read_audio(self.manifest.parent / name, ANSWER_HZ))
+
+    def trained(self) -> tuple[str, ...]:
+        return ("vocoder",)
+
+    def length(self, example: Tensor) -> int:
+        return 1  # frames are pooled: no padding to save
+
+    def collate(self, draws: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
+        return {"pairs": torch.cat([example for example, _ in draws])}
+
+    def forward(self, pairs: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.book.loss(pairs), "tokens": torch.tensor(pairs.numel() // PAIR)}

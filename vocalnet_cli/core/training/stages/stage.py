@@ -1,0 +1,119 @@
+"""What every training stage offers the loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.data.synth.split import SPLIT_FILE, check_split, load_held_out
+from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.speech_llm import SpeechLLM
+
+IGNORE = -100
+"""Label that no loss looks at."""
+DEV_DRAW = -1
+"""Draw number of dev examples: nothing random is done to them."""
+
+
+class Stage(nn.Module, ABC):
+    """Examples, collation and loss of one stage; the optimisation itself is the loop's.
+
+    `forward` takes what `collate` made and returns {"loss", "tokens"}: the mean loss and the number of targets it is a mean of.
+    """
+
+    examples: Sequence[Any]
+    dev_examples: Sequence[Any]
+    kinds: Sequence[str] | None = None
+
+    def __init__(self, recipe: Recipe, model: SpeechLLM, cache: Path, parts: tuple[str, ...]) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = model
+        self.cache = cache
+        self.left_out = 0
+        self.model.requires_grad_(False)
+        self.freeze_except(parts)
+
+    def freeze_except(self, parts: tuple[str, ...]) -> None:
+        """Let the named parts learn."""
+        for part in parts:
+            getattr(self.model, part).requires_grad_(True)
+
+    @abstractmethod
+    def load_examples(self) -> None:
+        """Fill `examples` and `dev_examples` from the recipe's manifest, computing what frozen parts say once."""
+
+    @abstractmethod
+    def length(self, example: Any) -> int:
+        """Size of an example, for batches of similar length."""
+
+    @abstractmethod
+    def collate(self, draws: list[tuple[Any, int]]) -> dict[str, Tensor]:
+        """Batch of (example, draw number)."""
+
+    def finish(self) -> None:
+        """Turn what was trained into plain weights of the model."""
+
+    def save_parts(self) -> set[str]:
+        """Parts the finished model folder holds: those it started from and those trained here."""
+        return set(self.recipe.init) | {"thinker" if part == "lora" else part for part in self.trained()}
+
+    @abstractmethod
+    def trained(self) -> tuple[str, ...]:
+        """Parts of the model this stage writes."""
+
+    # --- shared by the stages that read a manifest ---------------------------------------------------------------------
+
+    def rows(self) -> tuple[list[Record], list[Record]]:
+        """Training and dev rows of the manifest. Refuses held-out material (data split check)."""
+        data = self.recipe.data
+        if not data.manifest:
+            raise VocalnetError("data.manifest is empty", "Give the manifest `vocalnet prep` wrote: --set data.manifest=DIR/manifest.jsonl")
+        records = read_manifest(data.manifest)
+        train = [record for record in records if record.split in data.train_splits]
+        dev = [record for record in records if record.split in data.dev_splits]
+        if not train:
+            raise VocalnetError(
+                f"{data.manifest}: no row of split {', '.join(data.train_splits)}", "Check data.train_splits against the manifest."
+            )
+        if (self.manifest.parent / SPLIT_FILE).is_file():
+            check_split(train, load_held_out(self.manifest.parent))
+        return train, dev
+
+    @property
+    def manifest(self) -> Path:
+        return Path(self.recipe.data.manifest)
+
+
+def kinds_of(records: Sequence[Record]) -> list[str]:
+    """`meta.kind` of each row, for draws in which every kind is equally frequent."""
+    return [str(record.meta.get("kind", "")) for record in records]
+
+
+def pad(rows: Sequence[Tensor], value: float = 0.0) -> Tensor:
+    """Rows [n_i, ...] as one batch [B, max n, ...]."""
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)
+
+
+def lengths_of(rows: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([len(row) for row in rows])
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def text_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Next-token cross-entropy: logits [B, L, V] against labels [B, L] (IGNORE = no target), both unshifted."""
+    targets = labels[:, 1:]
+    loss = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    return {"loss": loss, "tokens": (targets != IGNORE).sum()}
