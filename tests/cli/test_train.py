@@ -51,8 +51,18 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def recipe(corpus: Path, stage: str, **train: object) -> Path:
     """A tiny copy of a nano recipe, starting from the runs beside it."""
-    settings = {"steps": 3, "batch_size": 2, "log_every": 1, "save_every": 2, "eval_every": 2, "dtype": "fp32", "save_dtype": "fp32", **train}
-    text = f"extends: nano/{stage}\n" + SIZES.replace("MANIFEST", "manifest.jsonl") + f"train: {json.dumps(settings)}\n"
+    settings = {
+        "steps": 3,
+        "batch_size": 2,
+        "log_every": 1,
+        "save_every": 2,
+        "eval_every": 2,
+        "dtype": "fp32",
+        "save_dtype": "fp32",
+        **train,
+    }
+    sizes = SIZES.replace("MANIFEST", "manifest.jsonl")
+    text = f"extends: nano/{stage}\n{sizes}train: {json.dumps(settings)}\n"
     path = corpus / f"{stage}.yaml"
     path.write_text(text)
     return path

@@ -45,6 +45,7 @@ def test_scores_by_hand():
     assert result["wer"] == pytest.approx(100 * 2 / 7, abs=0.01)
     assert result["wer_kinds"] == {"sub": pytest.approx(14.29), "ins": pytest.approx(14.29), "del": 0.0}
     assert result["recorded_wer"] == pytest.approx(100 / 6, abs=0.01)
+    assert result["recorded_accuracy"] == 50.0
     assert (result["truncated"], result["empty"]) == (25.0, 25.0)
     assert result["kinds"]["digit"] == {"n": 3, "s2t": pytest.approx(33.33), "s2s": pytest.approx(66.67)}
     assert set(result["ci"]) == {"s2t", "s2s", "wer", "recorded_wer"}
@@ -59,7 +60,7 @@ def test_what_was_not_measured_is_absent():
     assert "wer" not in result and "recorded_wer" not in result and result["accuracy"] == {"s2t": 0.0, "s2s": 0.0}
     failed = score([asked(0)], [Row("0", error="damaged")], {})
     assert failed == {"n": 0, "failed": 1}
-    assert table({"x": failed})[0][3:] == ("-", "-", "-", "-", "-")
+    assert table({"x": failed})[0][3:] == ("-",) * 6
 
 
 def test_interval_covers_the_true_rate_about_95_times_of_100():

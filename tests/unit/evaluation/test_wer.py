@@ -25,7 +25,7 @@ def recogniser() -> Recogniser:
 @pytest.fixture(scope="module")
 def answers() -> list[tuple[str, np.ndarray]]:
     """Recorded answers of a test set: text and sound at 24 kHz."""
-    benchmark = load_benchmark("nano-human")
+    benchmark = load_benchmark("nano-combination")
     return [(r.answer.text, read_audio(benchmark.sound(str(r.answer.audio)), ANSWER_HZ)) for r in benchmark.records[:10]]
 
 
@@ -41,7 +41,7 @@ def test_words_without_pronunciation_are_told():
 
 def test_understands_recorded_answers(recogniser, answers):
     errors = [word_errors(text, recogniser.hear(sound, ANSWER_HZ), recogniser.alike) for text, sound in answers]
-    assert sum(e.total for e in errors) / sum(e.words for e in errors) < 0.15
+    assert sum(e.total for e in errors) / sum(e.words for e in errors) < 0.2
 
 
 def test_same_sound_is_heard_the_same_whatever_came_before(recogniser, answers):

@@ -159,6 +159,8 @@ class DataSettings(Settings):
 
     manifest: str = ""
     """JSONL manifest written by `vocalnet prep`, relative to the working directory."""
+    questions: Literal["spoken", "written"] = "spoken"
+    """`written` gives the thinker the question's text instead of its sound: a talker can learn before stage 1 is there."""
     train_splits: list[str] = ["train"]
     """Splits that are trained on; held-out splits are refused."""
     dev_splits: list[str] = ["dev"]

@@ -11,7 +11,7 @@ from vocalnet_cli import __version__
 from vocalnet_cli.core.evaluation.judge import JUDGE
 from vocalnet_cli.core.evaluation.wer import NORMALISER
 
-COLUMNS = ("benchmark", "n", "failed", "text right %", "speech right %", "WER %", "recorded WER %", "cut off %")
+COLUMNS = ("benchmark", "n", "failed", "text right %", "speech right %", "WER %", "recorded: right %", "recorded: WER %", "cut off %")
 KIND_COLUMNS = ("benchmark", "kind", "n", "text right %", "speech right %")
 
 
@@ -39,8 +39,9 @@ def table(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Sequence[object]]
             _with_interval(scores.get("accuracy", {}).get("s2t"), scores, "s2t"),
             _with_interval(scores.get("accuracy", {}).get("s2s"), scores, "s2s"),
             _with_interval(scores.get("wer"), scores, "wer"),
+            _plain(scores.get("recorded_accuracy")),
             _with_interval(scores.get("recorded_wer"), scores, "recorded_wer"),
-            f"{scores['truncated']:.1f}" if "truncated" in scores else "-",
+            _plain(scores.get("truncated")),
         )
         for name, scores in benchmarks.items()
     ]
@@ -54,6 +55,10 @@ def kinds_table(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Sequence[ob
         if len(kinds) > 1:
             rows += [(name, kind, one["n"], f"{one['s2t']:.1f}", f"{one['s2s']:.1f}") for kind, one in kinds.items()]
     return rows
+
+
+def _plain(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.1f}"
 
 
 def _with_interval(rate: float | None, scores: Mapping[str, Any], name: str) -> str:

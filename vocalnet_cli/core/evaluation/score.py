@@ -34,7 +34,8 @@ def score(records: Sequence[Record], rows: Sequence[Row], alike: Mapping[str, st
     """The numbers of one benchmark: `records[i]` was asked and `rows[i]` came of it. Rates in percent; absent is not measured.
 
     `wer` compares what was heard with the model's own text (answers without a word are left out), `recorded_wer` the
-    recogniser's hearing of the recorded answers with their text. Failed questions count in `failed` only.
+    recogniser's hearing of the recorded answers with their text; `recorded_accuracy` is what perfect speech would score as s2s.
+    Failed questions count in `failed` only.
     """
     asked = [(record, row) for record, row in zip(records, rows, strict=True) if row.error is None]
     result: dict[str, Any] = {"n": len(asked), "failed": len(rows) - len(asked)}
@@ -53,9 +54,11 @@ def score(records: Sequence[Record], rows: Sequence[Row], alike: Mapping[str, st
         words = [errors.words for errors in spoken]
         parts = {"sub": [e.sub for e in spoken], "ins": [e.ins for e in spoken], "del": [e.dele for e in spoken]}
         result["wer_kinds"] = {name: percent(counts, words) for name, counts in parts.items()}
-    pairs = [(record.answer.text, row.recorded) for record, row in asked if row.recorded is not None and words_of(record.answer.text)]
-    if pairs:
-        result["recorded_wer"], result["ci"]["recorded_wer"] = _rate([word_errors(text, heard, alike) for text, heard in pairs])
+    recorded = [(record, row.recorded) for record, row in asked if row.recorded is not None and words_of(record.answer.text)]
+    if recorded:
+        errors = [word_errors(record.answer.text, heard, alike) for record, heard in recorded]
+        result["recorded_wer"], result["ci"]["recorded_wer"] = _rate(errors)
+        result["recorded_accuracy"] = percent([is_right(heard, record, alike) for record, heard in recorded], [1.0] * len(recorded))
     result["truncated"] = percent([row.truncated for _, row in asked], ones)
     result["empty"] = percent([not words_of(row.text) for _, row in asked], ones)
     result["kinds"] = _by_kind(asked, right)

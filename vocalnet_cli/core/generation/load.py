@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vocalnet_cli.core.config.load import _merge, _override, _validate
+from vocalnet_cli.core.config.load import check_tree
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError
@@ -66,11 +66,7 @@ def generation_settings(folder: Path, overrides: Sequence[str] = ()) -> Generati
     recipe = {"stage": "speak", "model": config["model"].model_dump(mode="json"), "generation": config.get("generation") or {}}
     mistakes: list[str] = []
     tree = parse(json.dumps(recipe), str(folder / "config.json"), mistakes, numbered=False)
-    for override in overrides:
-        change = _override(override, mistakes)
-        if tree is not None and change is not None:
-            tree = _merge(tree, change)
-    checked = _validate(tree, mistakes) if tree is not None else None
+    checked = check_tree(tree, overrides, mistakes)
     if mistakes or checked is None:
         raise RecipeError("\n".join(mistakes), "Fix it and run again; `vocalnet recipes NAME` prints every key of `generation`.")
     return checked.generation

@@ -40,7 +40,7 @@ def add_lora(thinker: PreTrainedModel, settings: LoraSettings) -> nn.Module:
 
     lora = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft takes fractions too
         lora_dropout=settings.dropout,
         target_modules=LORA_TARGETS,
         bias="none",

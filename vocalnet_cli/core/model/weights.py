@@ -108,7 +108,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu", dtype: to
     model.tokenizer = load_tokenizer(folder)
     model.eval().requires_grad_(False)
     model.to(device)
-    for part in (model.encoder, model.adaptor, model.thinker, model.talker):
-        for parameter in part.parameters():  # buffers stay: rotary frequencies lose too much below single precision, as spectra do
+    for module in (model.encoder, model.adaptor, model.thinker, model.talker):
+        for parameter in module.parameters():  # buffers stay: rotary frequencies lose too much below single precision, as spectra do
             parameter.data = parameter.data.to(dtype)
     return model

@@ -45,7 +45,10 @@ def _maker(where: str) -> str:
 def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
     """Folder of every part the recipe starts from. Raises before anything is built when one is missing."""
     assert recipe.stage is not None
-    missing = [part for part in STAGES[recipe.stage].needs if part not in recipe.init]
+    needs = STAGES[recipe.stage].needs
+    if recipe.data.questions == "written":
+        needs = tuple(part for part in needs if part not in ("encoder", "adaptor"))  # nothing is heard
+    missing = [part for part in needs if part not in recipe.init]
     if "vocoder" in missing and recipe.model.vocoder is None:
         missing.remove("vocoder")  # rows then carry their speech tokens
     if missing:

@@ -32,6 +32,7 @@ class StageTrainer(Trainer):
     def __init__(self, *args: Any, run_log: RunLog, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run_log = run_log
+        self.stage: Stage = kwargs["model"]
         self.model_accepts_loss_kwargs = False
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
@@ -50,7 +51,7 @@ class StageTrainer(Trainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Frozen weights are missing from our checkpoints on purpose; anything else does not belong to this run."""
-        learned = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        learned = {name for name, parameter in self.stage.named_parameters() if parameter.requires_grad}
         wrong = [*load_result.unexpected_keys, *(key for key in load_result.missing_keys if key in learned)]
         if wrong:
             raise VocalnetError(

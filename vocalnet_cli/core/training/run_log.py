@@ -34,7 +34,8 @@ class RunLog(TrainerCallback):
         show = not quiet and sys.stderr.isatty()
         if show:
             text = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-            self.progress = Progress(text[0], BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text[1], console=Console(stderr=True))
+            bar = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            self.progress = Progress(text[0], *bar, text[1], console=Console(stderr=True))
         self.plain = not quiet and not show
         _keep_lines(path, resumed_at)
 

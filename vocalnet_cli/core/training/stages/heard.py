@@ -15,12 +15,12 @@ from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.encoder import encoder_frames
-from vocalnet_cli.core.model.prompt import END_OF_TURN, special_id
+from vocalnet_cli.core.model.prompt import END_OF_TURN, render_prompt, special_id
 from vocalnet_cli.core.training.stages.stage import IGNORE, Stage, batches, lengths_of, pad
 
 HEAR_AT_ONCE = 16
 Source = Tensor | Record
-"""A question as the frozen encoder's states [T, hidden] (cached), or as the row it is read from when it is drawn."""
+"""A question as prompt ids [n] (written), as the frozen encoder's states [T, hidden] (cached), or as the row it is read from when drawn."""
 
 
 @dataclass
@@ -38,7 +38,12 @@ class HeardStage(Stage):
 
     def rows(self) -> tuple[list[Record], list[Record]]:
         train, dev = super().rows()
-        return self._short_enough(train), self._short_enough(dev)
+        return (train, dev) if self.written else (self._short_enough(train), self._short_enough(dev))
+
+    @property
+    def written(self) -> bool:
+        """Whether the thinker reads the questions instead of hearing them."""
+        return self.recipe.data.questions == "written"
 
     def _short_enough(self, records: list[Record]) -> list[Record]:
         """Rows with a recording no longer than the recipe allows; the encoder hears one window in training."""
@@ -56,7 +61,11 @@ class HeardStage(Stage):
         return self.manifest.parent / str(record.question.audio)
 
     def sources(self, records: list[Record]) -> Sequence[Source]:
-        """What each question is heard from: cached encoder states if the recipe says so, else the recording itself."""
+        """What each question is heard from: its written prompt, cached encoder states, or the recording itself."""
+        if self.written:
+            thinker = self.recipe.model.thinker
+            prompts = [render_prompt(self.model.tokenizer, thinker.family, thinker.system_prompt, r.question.text) for r in records]
+            return [torch.tensor(prompt.before) for prompt in prompts]
         if not self.recipe.data.cache:
             return records
         stamps = [(r.question.audio, self.wav(r).stat().st_size) for r in records]
@@ -81,7 +90,7 @@ class HeardStage(Stage):
         return len(source) if isinstance(source, Tensor) else len(source.answer.text)
 
     def collate_heard(self, sources: Sequence[Source]) -> dict[str, Tensor]:
-        """`heard` [B, T, hidden] encoder states, or log-mels [B, F, bins] when nothing is cached, and `heard_lengths` [B]."""
+        """`heard` [B, T, hidden] encoder states, log-mels [B, F, bins] (nothing cached), or prompt ids [B, n]; `heard_lengths` [B]."""
         rows = [source if isinstance(source, Tensor) else self._mel(source) for source in sources]
         return {"heard": pad(rows), "heard_lengths": lengths_of(rows)}
 
@@ -102,18 +111,25 @@ class HeardStage(Stage):
 
     def splice(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> Spliced:
         """Prompt, speech and answer ids [B, n] (padded with IGNORE) as one right-padded batch of embeddings."""
-        model = self.model
-        audio, audio_lengths = self.audio(heard, heard_lengths)
-        ids = model.prompt_ids()
-        before, after = model.embed(ids.before)[0], model.embed(ids.after)[0]
-        embed = model.thinker.get_input_embeddings()
+        embed = self.model.thinker.get_input_embeddings()
         rows, labels, starts = [], [], []
-        for row, n_audio, answer, n_answer in zip(audio, audio_lengths, answers, (answers != IGNORE).sum(1).tolist(), strict=True):
+        prompts = self._prompts(heard, heard_lengths)
+        for prompt, answer, n_answer in zip(prompts, answers, (answers != IGNORE).sum(1).tolist(), strict=True):
             said = answer[:n_answer]
-            rows.append(torch.cat([before, row[:n_audio].to(before.dtype), after, embed(said)]))
+            rows.append(torch.cat([prompt, embed(said)]))
             starts.append(len(rows[-1]) - n_answer)
             labels.append(torch.cat([answers.new_full((starts[-1],), IGNORE), said]))
         lengths = lengths_of(rows).to(answers.device)
         batch = pad(rows)
         mask = torch.arange(batch.shape[1], device=answers.device) < lengths[:, None]
         return Spliced(batch, mask, pad(labels, IGNORE), starts)
+
+    def _prompts(self, heard: Tensor, heard_lengths: Tensor) -> list[Tensor]:
+        """Embeddings [n, H] of each prompt, the question in it."""
+        model = self.model
+        if self.written:
+            return [model.embed(row[:n])[0] for row, n in zip(heard, heard_lengths.tolist(), strict=True)]
+        audio, lengths = self.audio(heard, heard_lengths)
+        ids = model.prompt_ids()
+        before, after = model.embed(ids.before)[0], model.embed(ids.after)[0]
+        return [torch.cat([before, row[:n].to(before.dtype), after]) for row, n in zip(audio, lengths, strict=True)]

@@ -45,7 +45,8 @@ class SpeakStage(HeardStage):
         ids, tokens, heard = self.answer_ids(records), self._speech(records), self.sources(records)
         if not self.recipe.data.cache:
             return list(zip(heard, ids, tokens, strict=True))
-        key = "read-" + fingerprint(self.model.encoder, self.model.adaptor, self.model.thinker, [r.id for r in records], self.manifest)
+        parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
+        key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest)
         states = cached_rows(self.cache, key, len(records), lambda: self._read(heard, ids))
         return list(zip(states, ids, tokens, strict=True))
 

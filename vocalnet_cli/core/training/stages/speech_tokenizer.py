@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import read_audio
+from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.speech_tokenizer import PAIR, mel_pairs
 from vocalnet_cli.core.training.stages.stage import Stage
 from vocalnet_cli.core.units import ANSWER_HZ
@@ -15,11 +16,13 @@ class SpeechTokenizerStage(Stage):
     """Every distinct answer recording is an example; the loss is the squared distance of its frames to their codes."""
 
     def load_examples(self) -> None:
+        if self.model.vocoder is None:
+            raise RecipeError("model.vocoder is not set: nothing to train", "Set model.vocoder.kind and model.vocoder.codes in the recipe.")
+        self.book = self.model.vocoder.tokenizer
         train, dev = self.rows()
         spoken = {record.answer.audio for record in train if record.answer.audio}
         self.examples = [self._pairs(name) for name in sorted(spoken)]
         self.dev_examples = [self._pairs(name) for name in sorted({r.answer.audio for r in dev if r.answer.audio})]
-        self.book = self.model.vocoder.tokenizer
         generator = torch.Generator().manual_seed(self.recipe.train.seed)
         self.book.seed_from(torch.cat(list(self.examples)), generator)
 
