@@ -1,0 +1,53 @@
+"""The order of examples: a pure function of seed and draw, balanced if asked, batches of similar length."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from vocalnet_cli.core.config.schema import AugmentSettings
+from vocalnet_cli.core.data.augment import augment
+from vocalnet_cli.core.data.draws import Draws
+
+EXAMPLES = [("long" if i % 5 == 0 else "short", 10 + (i * 37) % 90) for i in range(203)]
+
+
+def draws(count: int = 900, seed: int = 3, start: int = 0, kinds: bool = False) -> Draws:
+    return Draws(EXAMPLES, count, 8, seed, lambda e: e[1], [e[0] for e in EXAMPLES] if kinds else None, start)
+
+
+def test_a_resumed_order_is_the_rest_of_the_straight_one() -> None:
+    straight = [draws()[i] for i in range(900)]
+    resumed = draws(start=352)
+    assert [resumed[i] for i in range(len(resumed))] == straight[352:]
+
+
+def test_every_pass_sees_every_example_once() -> None:
+    order = draws(count=406).order
+    assert sorted(order[:203]) == sorted(order[203:]) == list(range(203))
+    assert list(order[:203]) != list(order[203:])
+
+
+def test_batches_hold_similar_lengths() -> None:
+    lengths = np.array([EXAMPLES[i][1] for i in draws(count=200).order]).reshape(-1, 8)
+    assert np.ptp(lengths, axis=1).mean() < 0.25 * np.ptp([e[1] for e in EXAMPLES])
+
+
+def test_balance_gives_small_kinds_their_share() -> None:
+    kinds = Counter(EXAMPLES[i][0] for i in draws(kinds=True).order)
+    assert kinds["long"] == pytest.approx(kinds["short"], rel=0.05)
+
+
+def test_augmentation_is_a_function_of_its_generator() -> None:
+    import torch
+
+    mel = torch.randn(80, 120, generator=torch.Generator().manual_seed(0))
+    settings = AugmentSettings(noise=0.1, shift_frames=10, warp=0.1)
+    first, again, other = (augment(mel, settings, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert first.shape != other.shape or not torch.equal(first, other)
+    assert first.shape[0] == 80 and torch.isfinite(first).all()
+    off = AugmentSettings(time_masks=0, frequency_masks=0)
+    assert torch.equal(augment(mel, off, np.random.default_rng(0)), mel)
