@@ -134,6 +134,8 @@ def test_prompts_read_as_in_training(fixtures_dir: Path, template: str) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<|begin_of_text|>")
     tokenizer.chat_template = meta["chat_templates"][template]
     seen: list[str] = []
-    tokenizer.__class__ = type("Spy", (PreTrainedTokenizerFast,), {"__call__": lambda self, text, **_: seen.append(text) or {"input_ids": [0]}})
+    tokenizer.__class__ = type(
+        "Spy", (PreTrainedTokenizerFast,), {"__call__": lambda self, text, **_: seen.append(text) or {"input_ids": [0]}}
+    )
     render_prompt(tokenizer, "qwen2" if template.startswith("qwen") else "llama", None)
     assert seen[0] == prompt_text

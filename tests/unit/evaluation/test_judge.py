@@ -33,6 +33,8 @@ CASES = [
     ("after", "Saturday comes after Friday.", "saturday", "Sunday comes after Saturday.", False),
     ("digit", "You said six.", "six", "six", True),
     ("digit", "You said six.", "six", "You said six seven.", False),
+    ("digit", "You said six.", "six", "you sad six", True),
+    ("digit", "You said six.", "six", "You said.", False),
     ("spelling", "Cat is spelled C, A, T.", "c a t", "c a t", True),
     ("spelling", "Cat is spelled C, A, T.", "c a t", "Cat is spelled C, A, T, S.", False),
     ("repeat", "Big red house.", "big red house", "BIG red house!", True),

@@ -34,7 +34,7 @@ def test_scores_by_hand():
     records = [asked(0), asked(1), asked(2), asked(3), asked(4, "Paris is big.", "paris", "capital")]
     rows = [
         Row("0", "You said six.", "u said six", "you said six", 1.0),
-        Row("1", "You said five.", "you said six", "you six", 1.0, truncated=True),
+        Row("1", "You said five.", "you said six", "you said sick", 1.0, truncated=True),
         Row("2", "", "", None),
         Row("3", error="damaged"),
         Row("4", "Paris.", "paris a", None),

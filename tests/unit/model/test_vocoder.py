@@ -8,7 +8,7 @@ import torch
 
 from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.config.schema import VocoderSettings
-from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer, mel_pairs
+from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer, mel_pairs
 from vocalnet_cli.core.model.vocoder import build_vocoder
 
 
@@ -22,8 +22,10 @@ def voice(seconds: float = 3.0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def vocoder():
-    made = build_vocoder(VocoderSettings(codes=64, iterations=8))
+    torch.manual_seed(0)
+    made = build_vocoder(VocoderSettings(codes=64, iterations=8, refiner_hidden=16))
     made.tokenizer.seed_from(mel_pairs(voice()), torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(made.tokenizer.refiner.output.weight, std=0.1)  # so that neighbours matter
     return made
 
 
@@ -45,7 +47,8 @@ def test_streamed_equals_whole(vocoder, count, split):
 
 @pytest.mark.parametrize(("first", "block", "overlap"), [(1, 1, 0), (2, 3, 4), (7, 2, 3)])
 def test_streamed_equals_whole_under_any_schedule(vocoder, first, block, overlap):
-    other = build_vocoder(VocoderSettings(codes=64, iterations=4, first_tokens=first, block_tokens=block, overlap_tokens=overlap))
+    schedule = {"first_tokens": first, "block_tokens": block, "overlap_tokens": overlap}
+    other = build_vocoder(VocoderSettings(codes=64, iterations=4, refiner_hidden=16, **schedule))
     other.load_state_dict(vocoder.state_dict())
     tokens = vocoder.tokenizer.encode(voice())[5:26]
     whole = speak(other, tokens, len(tokens))
@@ -70,9 +73,9 @@ def test_sound_comes_before_the_end_and_memory_stays_bounded(vocoder):
     for at, token in enumerate(tokens):
         if len(vocoder.push(state, token[None], last=False)) and first is None:
             first = at + 1
-        assert len(state.pending) < max(settings.first_tokens, settings.block_tokens)
+        assert len(state.pending) < max(settings.first_tokens, settings.block_tokens) + REACH and len(state.before) <= REACH
         assert len(state.magnitude) <= 2 * max(settings.overlap_tokens, settings.first_tokens) and len(state.tail) == 1440
-    assert first == settings.first_tokens
+    assert first == settings.first_tokens + REACH  # a token waits for its neighbours
 
 
 def test_two_utterances_do_not_mix(vocoder):
@@ -95,7 +98,7 @@ def test_the_sound_has_the_mel_that_was_asked_for(vocoder):
 
 def test_streaming_is_as_good_as_the_whole_utterance(vocoder):
     tokens = vocoder.tokenizer.encode(voice())
-    whole = build_vocoder(VocoderSettings(codes=64, iterations=8, first_tokens=1000))
+    whole = build_vocoder(VocoderSettings(codes=64, iterations=8, refiner_hidden=16, first_tokens=1000))
     whole.load_state_dict(vocoder.state_dict())
     wanted = vocoder.tokenizer.decode(tokens).exp()
     error = [(vocoder_mel(speak(v, tokens, 1)).exp() - wanted).norm() / wanted.norm() for v in (vocoder, whole)]
@@ -105,38 +108,49 @@ def test_streaming_is_as_good_as_the_whole_utterance(vocoder):
 def test_builds_without_memory():
     with torch.device("meta"):
         made = build_vocoder(VocoderSettings())
-    assert {name: p.device.type for name, p in made.state_dict().items()} == {"tokenizer.codebook": "meta"}
+    assert {p.device.type for p in made.state_dict().values()} == {"meta"}
 
 
 @pytest.mark.parametrize("samples", [0, 1, 959, 960, 961, 9601])
 def test_tokens_cover_the_sound(samples):
-    assert SpeechTokenizer(8).encode(voice(1.0)[:samples].numpy()).shape == (-(-samples // 960),)
+    assert SpeechTokenizer(8, 4).encode(voice(1.0)[:samples].numpy()).shape == (-(-samples // 960),)
 
 
-def test_entries_decode_to_themselves(vocoder):
-    tokenizer = vocoder.tokenizer
+def test_entries_decode_to_themselves_before_the_refiner_learns():
+    tokenizer = SpeechTokenizer(64, 8)
+    tokenizer.seed_from(mel_pairs(voice()), torch.Generator().manual_seed(0))
     codes = torch.arange(64)
     mel = tokenizer.decode(codes)
     assert mel.shape == (80, 128)
     assert torch.equal(tokenizer.nearest(mel.T.reshape(64, 160)), codes)
 
 
-def test_the_loss_is_a_k_means_step():
-    tokenizer = SpeechTokenizer(2)
+def test_a_tokens_frames_depend_on_three_neighbours_each_way(vocoder):
+    tokens = vocoder.tokenizer.encode(voice())[:20]
+    changed = tokens.clone()
+    changed[10] = (tokens[10] + 1) % 64
+    moved = (vocoder.tokenizer.decode(tokens) != vocoder.tokenizer.decode(changed)).any(0).nonzero().flatten()
+    assert moved.min() == 2 * 7 and moved.max() == 2 * 13 + 1
+
+
+def test_the_loss_is_a_k_means_step_and_teaches_the_refiner():
+    tokenizer = SpeechTokenizer(2, 4)
     low, high = torch.full((1, 160), -1.0), torch.full((3, 160), 2.0)
     with torch.no_grad():
         tokenizer.codebook.copy_(torch.cat([low, high[:1] + 0.5]))
-    loss = tokenizer.loss(torch.cat([low, high]))
-    assert loss.item() == pytest.approx(0.25 * 3 / 4)
+    padded = torch.cat([low, high, torch.full((2, 160), 99.0)])
+    loss = tokenizer.loss(padded[None], torch.tensor([4]))
+    assert loss.item() == pytest.approx(2 * 0.25 * 3 / 4)  # the refiner adds nothing yet; padding counts for nothing
     loss.backward()
     assert tokenizer.codebook.grad is not None
     assert tokenizer.codebook.grad[0].abs().max() == 0 and (tokenizer.codebook.grad[1] > 0).all()
+    assert tokenizer.refiner.output.bias.grad.abs().min() > 0
 
 
 def test_seeds_are_far_apart_and_repeatable():
     centres = torch.arange(8).float()[:, None] * 10
     pairs = centres.repeat(50, 1) + 0.01 * torch.randn(400, 160, generator=torch.Generator().manual_seed(1))
-    seeded = [SpeechTokenizer(8) for _ in range(2)]
+    seeded = [SpeechTokenizer(8, 4) for _ in range(2)]
     for tokenizer in seeded:
         tokenizer.seed_from(pairs, torch.Generator().manual_seed(2))
     assert torch.equal(seeded[0].codebook, seeded[1].codebook)
@@ -144,6 +158,6 @@ def test_seeds_are_far_apart_and_repeatable():
 
 
 def test_fewer_points_than_entries_is_no_crash():
-    tokenizer = SpeechTokenizer(16)
+    tokenizer = SpeechTokenizer(16, 4)
     tokenizer.seed_from(torch.ones(3, 160), torch.Generator().manual_seed(0))
     assert torch.equal(tokenizer.codebook, torch.ones(16, 160))

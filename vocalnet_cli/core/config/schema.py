@@ -96,6 +96,8 @@ class VocoderSettings(Settings):
     """Vocoder family."""
     codes: int = Field(512, gt=1)
     """Entries of the codebook."""
+    refiner_hidden: int = Field(256, gt=0)
+    """Width of the convolutions that refine a token's frames by its neighbours'."""
     iterations: int = Field(32, gt=0)
     """Phase reconstruction rounds a window."""
     first_tokens: int = Field(4, gt=0)

@@ -10,14 +10,16 @@ from vocalnet_cli.core.evaluation.wer import words_of
 
 JUDGE = "rules: the expected sentence, or a short answer in its place"
 
-WHOLE = {"digit", "spelling", "repeat"}
-"""Kinds whose short answer must be all that is said, but for the opening (`You said`, `Cat is spelled`)."""
+DIGIT = "digit"
+"""Kind whose short answer must be the only number that is said."""
+WHOLE = {"spelling", "repeat"}
+"""Kinds whose short answer must be all that is said, but for the opening (`Cat is spelled`)."""
 RESULT = {"plus", "minus", "times", "capital", "opposite"}
 """Kinds whose answer stands after `is`: what stands before only repeats the question."""
 NEIGHBOUR = {"after", "before"}
 """Kinds whose answer stands before `comes`."""
 
-_OPENINGS = {"digit": "said", "spelling": "spelled", "repeat": "said"}
+_SPELLED = "spelled"
 _NUMBER_WORDS = {word for number in range(MAX_NUMBER + 1) for word in number_words(number).split()}
 
 
@@ -33,15 +35,17 @@ def is_right(said: str, record: Record, alike: Mapping[str, str] | None = None) 
     kind = str(record.meta.get("kind", ""))
     place = _answer_place(words, kind)
     aliases = [words_of(str(alias), alike) for alias in record.meta.get("aliases", [])]
-    if kind in WHOLE:
+    if kind == DIGIT:
+        place = [word for word in words if word in _NUMBER_WORDS]
+    if kind == DIGIT or kind in WHOLE:
         return any(place == alias for alias in aliases if alias)
     return any(_holds(place, alias) for alias in aliases if alias)
 
 
 def _answer_place(words: list[str], kind: str) -> list[str]:
     """The words of a sentence that give the answer."""
-    if kind in _OPENINGS:
-        return words[words.index(_OPENINGS[kind]) + 1 :] if _OPENINGS[kind] in words else words
+    if kind == "spelling" and _SPELLED in words:
+        return words[words.index(_SPELLED) + 1 :]
     if kind in RESULT and "is" in words:
         at = len(words) - 1 - words[::-1].index("is")
         turned_round = words[at + 1 : at + 2] == ["the"]  # Paris is the capital of France

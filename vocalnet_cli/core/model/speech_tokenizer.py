@@ -1,4 +1,4 @@
-"""Nano's own speech tokenizer: k-means over pairs of vocoder mel frames, 25 tokens a second, decoded by looking the pair up."""
+"""Nano's own speech tokenizer: k-means over pairs of vocoder mel frames, 25 tokens a second, and a small decoder back to frames."""
 
 from __future__ import annotations
 
@@ -24,12 +24,39 @@ def mel_pairs(samples_24k: np.ndarray | Tensor) -> Tensor:
     return mel_MF.T.reshape(-1, PAIR)
 
 
+REACH = 3
+"""Tokens on either side that a token's frames depend on: one a convolution."""
+
+
+class MelRefiner(nn.Module):
+    """What a token's neighbours say about its frames: three residual convolutions over the tokens, REACH tokens each way.
+
+    A code is the middle of everything it stands for; its neighbours tell where in there the sound was.
+    """
+
+    def __init__(self, codes: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, hidden)
+        self.layers = nn.ModuleList([nn.Conv1d(hidden, hidden, 3, padding=1) for _ in range(REACH)])
+        self.output = nn.Linear(hidden, PAIR)
+        nn.init.zeros_(self.output.weight)  # untrained, a token is its codebook entry
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Tokens long [B, T] to corrections [B, T, 160] of the codebook's log-mel pairs."""
+        x = self.embedding(tokens_BT).transpose(1, 2)
+        for layer in self.layers:
+            x = x + F.gelu(layer(x))
+        return self.output(x.transpose(1, 2))
+
+
 class SpeechTokenizer(nn.Module):
     """A codebook [codes, 160] of log-mel pairs. A token is the index of the nearest entry."""
 
-    def __init__(self, codes: int) -> None:
+    def __init__(self, codes: int, hidden: int) -> None:
         super().__init__()
         self.codebook = nn.Parameter(torch.zeros(codes, PAIR))
+        self.refiner = MelRefiner(codes, hidden)
 
     def nearest(self, pairs_NP: Tensor) -> Tensor:
         """Index of the nearest entry (Euclidean, in log-mel) of each pair [N, 160]: int64 [N]."""
@@ -43,12 +70,23 @@ class SpeechTokenizer(nn.Module):
         return self.nearest(mel_pairs(samples_24k).to(self.codebook.device))
 
     def decode(self, tokens_T: Tensor) -> Tensor:
-        """Speech tokens [T] to log-mel float32 [80, 2 T]."""
-        return self.codebook[tokens_T].float().reshape(-1, VOCODER_MEL_BINS).T
+        """Speech tokens [T] to log-mel float32 [80, 2 T]. Frames of a token depend on the REACH tokens before and after it."""
+        if len(tokens_T) == 0:
+            return self.codebook.new_zeros(VOCODER_MEL_BINS, 0)
+        pairs = self.codebook[tokens_T].float() + self.refiner(tokens_T[None])[0].float()
+        return pairs.reshape(-1, VOCODER_MEL_BINS).T
 
-    def loss(self, pairs_NP: Tensor) -> Tensor:
-        """Mean squared difference between each pair [N, 160] and its nearest entry; its gradient is a mini-batch k-means step."""
-        return F.mse_loss(self.codebook[self.nearest(pairs_NP)], pairs_NP)
+    def loss(self, pairs_BTP: Tensor, lengths_B: Tensor) -> Tensor:
+        """Mean squared error of utterances [B, T, 160] of `lengths_B` pairs: of the nearest entries, and of the decoded frames.
+
+        The gradient of the first is a mini-batch k-means step; the second teaches the refiner and leaves the codebook alone.
+        """
+        valid = torch.arange(pairs_BTP.shape[1], device=pairs_BTP.device) < lengths_B[:, None]
+        tokens = torch.zeros(valid.shape, dtype=torch.long, device=pairs_BTP.device)
+        tokens[valid] = self.nearest(pairs_BTP[valid])
+        coarse = self.codebook[tokens]
+        decoded = coarse.detach() + self.refiner(tokens)
+        return F.mse_loss(coarse[valid], pairs_BTP[valid]) + F.mse_loss(decoded[valid], pairs_BTP[valid])
 
     @torch.no_grad()
     def seed_from(self, pairs_NP: Tensor, generator: torch.Generator) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.audio.mel import hann, vocoder_filters
 from vocalnet_cli.core.config.schema import VocoderSettings
-from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer
+from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_FFT, VOCODER_HOP
 
 _REACH = VOCODER_FFT - VOCODER_HOP
@@ -31,7 +31,9 @@ class VocoderState:
     """What one utterance must remember: tokens of the window that is filling, the frames still open, and the finished tail."""
 
     pending: Tensor
-    """Speech tokens [n] that wait for their window to fill."""
+    """Speech tokens [n] that wait for their window to fill, or for the tokens after them."""
+    before: Tensor
+    """The last REACH tokens that were decoded: the next ones' frames depend on them."""
     magnitude: Tensor
     """Linear magnitudes [open frames, 961]."""
     phase: Tensor
@@ -55,7 +57,7 @@ class GriffinLimVocoder(nn.Module):
     def __init__(self, settings: VocoderSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tokenizer = SpeechTokenizer(settings.codes)
+        self.tokenizer = SpeechTokenizer(settings.codes, settings.refiner_hidden)
 
     def begin(self, voice: Tensor | None = None) -> VocoderState:
         """A fresh utterance. There is one voice, the codebook's: `voice` must be None."""
@@ -64,6 +66,7 @@ class GriffinLimVocoder(nn.Module):
         bins = VOCODER_FFT // 2 + 1
         return VocoderState(
             pending=torch.zeros(0, dtype=torch.long, device=device),
+            before=torch.zeros(0, dtype=torch.long, device=device),
             magnitude=torch.zeros(0, bins, device=device),
             phase=torch.zeros(0, bins, dtype=torch.complex64, device=device),
             tail=torch.zeros(_REACH, device=device),
@@ -74,22 +77,28 @@ class GriffinLimVocoder(nn.Module):
         """Next tokens [n] to the samples that are final now (see `Vocoder.push`); 960 T in all for T tokens."""
         state.pending = torch.cat([state.pending, tokens.to(state.pending.device)])
         done = []
-        while len(state.pending) >= (size := self._window_tokens(state)):
-            new, state.pending = state.pending[:size], state.pending[size:]
-            done.append(self._window(state, new, last=False))
+        while len(state.pending) >= (size := self._window_tokens(state)) + REACH:
+            done.append(self._window(state, self._next_mel(state, size), last=False))
         if last:
-            done.append(self._window(state, state.pending, last=True))
-            state.pending = state.pending[:0]
+            done.append(self._window(state, self._next_mel(state, len(state.pending)), last=True))
         return torch.cat(done).cpu().numpy() if done else np.zeros(0, np.float32)
 
     def _window_tokens(self, state: VocoderState) -> int:
         return self.settings.first_tokens if state.windows == 0 else self.settings.block_tokens
 
-    def _window(self, state: VocoderState, tokens: Tensor, last: bool) -> Tensor:
-        """Reconstruct the open frames and those of `tokens`, finish all but the overlap (all if `last`): final samples [m]."""
-        magnitude = torch.cat([state.magnitude, mel_to_magnitude(self.tokenizer.decode(tokens))])
+    def _next_mel(self, state: VocoderState, size: int) -> Tensor:
+        """Log-mel [80, 2 size] of the first `size` pending tokens, which then pend no more."""
+        context = torch.cat([state.before, state.pending[: size + REACH]])
+        start, end = len(state.before), len(state.before) + size
+        mel = self.tokenizer.decode(context)[:, FRAMES_PER_TOKEN * start : FRAMES_PER_TOKEN * end]
+        state.before, state.pending = context[:end][-REACH:], state.pending[size:]
+        return mel
+
+    def _window(self, state: VocoderState, mel: Tensor, last: bool) -> Tensor:
+        """Reconstruct the open frames and those of `mel` [80, F], finish all but the overlap (all if `last`): final samples [m]."""
+        magnitude = torch.cat([state.magnitude, mel_to_magnitude(mel)])
         phase = _extended_phase(magnitude, state.phase, state.tail)
-        if len(tokens):
+        if mel.shape[1]:
             phase = _reconstruct(magnitude, phase, state.tail, self.settings.iterations)
         finished = len(magnitude) if last else max(0, len(magnitude) - FRAMES_PER_TOKEN * self.settings.overlap_tokens)
         sound = _overlap_add(magnitude[:finished] * phase[:finished], state.tail)

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.errors import RecipeError
-from vocalnet_cli.core.model.speech_tokenizer import PAIR, mel_pairs
-from vocalnet_cli.core.training.stages.stage import Stage
+from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
+from vocalnet_cli.core.training.stages.stage import Stage, lengths_of, pad
 from vocalnet_cli.core.units import ANSWER_HZ
 
 
 class SpeechTokenizerStage(Stage):
-    """Every distinct answer recording is an example; the loss is the squared distance of its frames to their codes."""
+    """Every distinct answer recording is an example; the loss is the squared error of its frames, coded and decoded."""
 
     def load_examples(self) -> None:
         if self.model.vocoder is None:
@@ -33,10 +33,11 @@ class SpeechTokenizerStage(Stage):
         return ("vocoder",)
 
     def length(self, example: Tensor) -> int:
-        return 1  # frames are pooled: no padding to save
+        return len(example)
 
     def collate(self, draws: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
-        return {"pairs": torch.cat([example for example, _ in draws])}
+        pairs = [example for example, _ in draws]
+        return {"pairs": pad(pairs), "lengths": lengths_of(pairs)}
 
-    def forward(self, pairs: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.book.loss(pairs), "tokens": torch.tensor(pairs.numel() // PAIR)}
+    def forward(self, pairs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.book.loss(pairs, lengths), "tokens": lengths.sum()}
