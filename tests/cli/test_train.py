@@ -73,7 +73,7 @@ def metrics(run: Path) -> list[dict]:
 
 
 def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet: Callable) -> None:
-    for stage in ("lm", "encoder", "speech-tokenizer", "align", "mtp5"):
+    for stage in ("lm", "encoder", "speech-tokenizer", "mtp5-written", "align", "mtp5"):
         result = vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu", "--json")
         assert result.code == 0, result.err
         told = json.loads(result.out)
@@ -92,7 +92,7 @@ def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet:
 
 
 def test_cached_and_computed_features_train_alike(corpus: Path, vocalnet: Callable) -> None:
-    for stage in ("lm", "encoder", "speech-tokenizer", "align"):
+    for stage in ("lm", "encoder", "speech-tokenizer", "mtp5-written", "align"):
         assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
     losses = []
     for cache in ("true", "false"):

@@ -1,4 +1,4 @@
-"""The whole model against the official code's numbers: encoder, adaptor, thinker states and text loss (fixtures D), prompts (fixtures E)."""
+"""The whole model against the official code's numbers: encoder, adaptor, thinker states and loss (fixtures D), prompts (fixtures E)."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _default_talker() -> Any:
 
 
 class AugmentSettings(Settings):
-    """Changes made to each question while the encoder learns."""
+    """Changes to the log-mel of a question, drawn anew each time."""
 
     time_masks: int = Field(2, ge=0)
     """SpecAugment time masks a question."""
@@ -176,7 +176,7 @@ class DataSettings(Settings):
     cache: bool = False
     """Compute the outputs of frozen parts once and keep them on disk, instead of at every draw (small corpora)."""
     augment: AugmentSettings = AugmentSettings(time_masks=0, frequency_masks=0)
-    """Changes made to each question while the encoder learns."""
+    """Changes made to a question each time it is drawn; where `cache` is on, only stage `encoder` makes them."""
 
 
 class TrainSettings(Settings):

@@ -22,7 +22,7 @@ ROWS = 120
 """Rows of a benchmark unless told otherwise."""
 
 _COMPRESSION = 0.9
-"""libsndfile's scale for Opus, 0 (256 kbit/s) to 1 (6): about 31 kbit/s, which costs the recogniser nothing."""
+"""libsndfile's scale for Opus, 0 (256 kbit/s) to 1 (6): about 31 kbit/s."""
 _META = ("kind", "aliases", "speaker", "file")
 """Notes a benchmark keeps: how to judge, and whose recording it is."""
 

@@ -80,15 +80,3 @@ def load_speaker(folder: Path, device: torch.device, dtype: torch.dtype) -> Spee
     if model.vocoder is None:
         raise MissingWeights(f"{folder}: this model has no vocoder, so it cannot speak", "Answer with the embedded model: --model nano.")
     return model
-
-
-def load_for_generation(
-    model: str | None, device: str = "auto", dtype: str = "auto", overrides: Sequence[str] = ()
-) -> tuple[SpeechLLM, GenerationSettings]:
-    """Model and settings by the names the command line takes."""
-    from vocalnet_cli.core.model.device import pick_device, pick_dtype
-
-    folder = find_model(model)
-    settings = generation_settings(folder, overrides)
-    where = pick_device(device)
-    return load_speaker(folder, where, pick_dtype(dtype, where)), settings

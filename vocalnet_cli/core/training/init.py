@@ -34,7 +34,7 @@ def locate(where: str, recipe_name: str, part: str) -> Path:
     else:
         get = f"Train it first (`vocalnet train --recipe {_maker(where)}`)"
     family, _, short = recipe_name.rpartition("/")
-    twin = "" if family == "nano" else f", or run the laptop version: vocalnet train --recipe nano/{short}"
+    twin = "" if family in ("", "nano") else f", or run the laptop version: vocalnet train --recipe nano/{short}"
     raise MissingWeights(f"recipe {recipe_name} starts its {part} from {where}: not on this machine", f"{get}{twin}")
 
 

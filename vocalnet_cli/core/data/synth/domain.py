@@ -5,17 +5,17 @@ from __future__ import annotations
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 ).split()
-_TENS = {20: "twenty", 30: "thirty"}
+_TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty", 70: "seventy", 80: "eighty", 90: "ninety"}
 
 MAX_NUMBER = 30
 """The largest number anyone says."""
 
-MAX_WRITTEN = 39
+MAX_WRITTEN = 99
 """The largest number of the text-only sums."""
 
 
 def number_words(number: int) -> str:
-    """0..39 as words: 21 is `twenty one`."""
+    """0..99 as words: 21 is `twenty one`."""
     if number < len(_UNITS):
         return _UNITS[number]
     tens, unit = number // 10 * 10, number % 10

@@ -7,12 +7,12 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vocalnet_cli.core.data.record import Record, Utterance
 from vocalnet_cli.core.data.synth.domain import MAX_WRITTEN
-from vocalnet_cli.core.data.synth.questions import ASK, REPEAT, Item, arithmetic, digit, listed_items, random_phrase, repeat
+from vocalnet_cli.core.data.synth.questions import ASK, RELATION_KINDS, REPEAT, Item, arithmetic, digit, listed_items, random_phrase, repeat
 from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, HeldOut
 from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner
 from vocalnet_cli.core.errors import VocalnetError
@@ -30,6 +30,10 @@ class SynthSettings:
     seed: int = 0
     phrases: int = 1500
     """Distinct phrases to repeat in training; four in ten are recorded twice."""
+    more_phrases: int = 4500
+    """Further phrases, each recorded once: what the encoder hears worst is words in new company."""
+    more_facts: int = 1200
+    """Further recordings of what follows, opposes, belongs to or is spelled."""
     dev_share: float = 0.03
     """Share of the training rows set aside for validation."""
     combination_rows: tuple[tuple[str, int], ...] = (("plus", 50), ("minus", 50), ("repeat", 100), ("relation", 100))
@@ -179,7 +183,17 @@ def plan_synthetic(settings: SynthSettings, held_out: HeldOut, voices: dict[str,
     for number, item in enumerate(chance.sample(distinct, min(settings.voice_rows, len(distinct)))):
         manner = Manner(TEST_VOICE, round(chance.uniform(0.9, 1.15), 2))
         jobs.append(Job(f"voice-{number:04d}", "test-voice", item, manner))
+    for number, item in enumerate(_more_items(settings, held_out)):
+        jobs.append(Job(f"more-{number:05d}", "train", item, _manner(voices, chance)))
     return jobs
+
+
+def _more_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
+    """Training questions of the second round; they come last, so that the rows before them stay what they are."""
+    chance = random.Random(f"{settings.seed} more")
+    phrases = _distinct(_balanced_phrases(held_out, chance), settings.more_phrases)
+    facts = [item for item in listed_items() if item.kind in (*RELATION_KINDS, "spelling") and not held_out.holds(item)]
+    return [repeat(words, chance.randrange(len(REPEAT))) for words in phrases] + chance.choices(facts, k=settings.more_facts)
 
 
 def plan_human(settings: SynthSettings, held_out: HeldOut, folder: Path) -> list[Job]:
@@ -214,11 +228,12 @@ def lm_pairs(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
 
 
 def _larger_sums(held_out: HeldOut) -> list[Item]:
-    """Sums and differences up to MAX_WRITTEN: without them the held-out sums are guessed, not calculated."""
+    """Sums and differences up to MAX_WRITTEN, as kinds of their own: without them the held-out sums are guessed, not calculated."""
     numbers = range(MAX_WRITTEN + 1)
-    items = [arithmetic("plus", a, b, w) for a in numbers for b in numbers if a + b <= MAX_WRITTEN for w in range(len(ASK))]
-    items += [arithmetic("minus", a, b, w) for a in numbers for b in numbers if b <= a for w in range(len(ASK))]
-    return [item for item in items if not held_out.holds(item)]
+    pairs = [("plus", a, b) for a in numbers for b in numbers if a + b <= MAX_WRITTEN]
+    pairs += [("minus", a, b) for a in numbers for b in numbers if b <= a]
+    items = [arithmetic(kind, a, b, (a + b) % len(ASK)) for kind, a, b in pairs]
+    return [replace(item, kind=f"{item.kind}-written") for item in items if not held_out.holds(item)]
 
 
 def text_records(settings: SynthSettings, held_out: HeldOut) -> list[Record]:

@@ -38,7 +38,7 @@ class AlignStage(HeardStage):
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
         answers = pad([answer for (_, answer), _ in draws], IGNORE)
-        return {**self.collate_heard([source for (source, _), _ in draws]), "answers": answers}
+        return {**self.collate_heard([source for (source, _), _ in draws], [draw for _, draw in draws]), "answers": answers}
 
     def forward(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> dict[str, Tensor]:
         batch = self.splice(heard, heard_lengths, answers)

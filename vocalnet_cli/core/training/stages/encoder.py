@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vocalnet_cli.core.audio.wav import read_audio
-from vocalnet_cli.core.data.augment import augment
 from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.encoder import encoder_frames
 from vocalnet_cli.core.training.stages.heard import HeardStage
-from vocalnet_cli.core.training.stages.stage import DEV_DRAW, kinds_of, lengths_of, pad
+from vocalnet_cli.core.training.stages.stage import kinds_of, lengths_of, pad
 
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 BLANK = 0
@@ -70,13 +68,7 @@ class EncoderStage(HeardStage):
         return len(example[0])
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
-        settings, longest = self.recipe.data.augment, self.model.encoder.window_frames
-        mels = []
-        for (mel, _, _), draw in draws:
-            heard = mel.T.float()
-            if draw != DEV_DRAW:
-                heard = augment(heard, settings, np.random.default_rng((self.recipe.train.seed, draw)))
-            mels.append(heard.T[:longest])
+        mels = [self.changed(mel.T.float(), draw).T for (mel, _, _), draw in draws]
         letters, words = [e[1] for e, _ in draws], [e[2] for e, _ in draws]
         return {
             "mels": pad(mels).transpose(1, 2),

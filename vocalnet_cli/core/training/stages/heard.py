@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import audio_seconds, read_audio
+from vocalnet_cli.core.data.augment import augment
 from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.encoder import encoder_frames
 from vocalnet_cli.core.model.prompt import END_OF_TURN, render_prompt, special_id
-from vocalnet_cli.core.training.stages.stage import IGNORE, Stage, batches, lengths_of, pad
+from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, Stage, batches, lengths_of, pad
 
 HEAR_AT_ONCE = 16
 Source = Tensor | Record
@@ -89,16 +90,26 @@ class HeardStage(Stage):
     def source_length(self, source: Source) -> int:
         return len(source) if isinstance(source, Tensor) else len(source.answer.text)
 
-    def collate_heard(self, sources: Sequence[Source]) -> dict[str, Tensor]:
+    def collate_heard(self, sources: Sequence[Source], draws: Sequence[int]) -> dict[str, Tensor]:
         """`heard` [B, T, hidden] encoder states, log-mels [B, F, bins] (nothing cached), or prompt ids [B, n]; `heard_lengths` [B]."""
-        rows = [source if isinstance(source, Tensor) else self._mel(source) for source in sources]
+        rows = [s if isinstance(s, Tensor) else self._mel(s, draw) for s, draw in zip(sources, draws, strict=True)]
         return {"heard": pad(rows), "heard_lengths": lengths_of(rows)}
 
-    def _mel(self, record: Record) -> Tensor:
+    def _mel(self, record: Record, draw: int) -> Tensor:
+        """Log-mel [F, bins] of a recording, changed as `data.augment` says unless it is a dev row."""
         wave = read_audio(self.wav(record))
         shortest = self.model.shortest_samples
         wave = np.pad(wave, (0, max(0, shortest - len(wave))))
-        return self.model.encoder.features(torch.from_numpy(wave)).T
+        return self.changed(self.model.encoder.features(torch.from_numpy(wave)), draw).T
+
+    def changed(self, mel: Tensor, draw: int) -> Tensor:
+        """A log-mel [bins, F] as this draw hears it; the same draw always hears the same."""
+        if draw != DEV_DRAW:
+            mel = augment(mel, self.recipe.data.augment, np.random.default_rng((self.recipe.train.seed, draw)))
+        window = self.model.encoder.window_frames
+        if self.recipe.model.encoder.padding == "window":
+            mel = torch.nn.functional.pad(mel, (0, max(0, window - mel.shape[1])), value=float(mel.min()))
+        return mel[:, :window]
 
     def audio(self, heard: Tensor, heard_lengths: Tensor) -> tuple[Tensor, list[int]]:
         """Audio embeddings [B, A, H] and how many of each row are real."""

@@ -16,7 +16,7 @@ from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.talker.contract import Lengths
 from vocalnet_cli.core.model.thinker import last_hidden
 from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, Source
-from vocalnet_cli.core.training.stages.stage import IGNORE, batches, kinds_of, pad
+from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, batches, kinds_of, pad
 from vocalnet_cli.core.units import ANSWER_HZ, SPEECH_TOKEN_HZ
 
 Example = tuple[Source, Tensor, Tensor]
@@ -53,7 +53,8 @@ class SpeakStage(HeardStage):
     def _read(self, heard: Sequence[Source], ids: list[Tensor]) -> Iterator[Tensor]:
         pairs = list(zip(heard, ids, strict=True))
         for group in batches(pairs, HEAR_AT_ONCE):
-            batch = {**self.collate_heard([source for source, _ in group]), "answers": pad([answer for _, answer in group], IGNORE)}
+            heard_now = self.collate_heard([source for source, _ in group], [DEV_DRAW] * len(group))
+            batch = {**heard_now, "answers": pad([answer for _, answer in group], IGNORE)}
             states = self._states(**batch)
             for row, (_, answer) in zip(states, group, strict=True):
                 yield row[: len(answer)].cpu()
@@ -120,7 +121,7 @@ class SpeakStage(HeardStage):
         }
         if self.recipe.data.cache:
             return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
-        return {**batch, **self.collate_heard([example[0] for example, _ in draws])}
+        return {**batch, **self.collate_heard([example[0] for example, _ in draws], [draw for _, draw in draws])}
 
     def forward(
         self,
