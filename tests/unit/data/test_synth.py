@@ -65,10 +65,10 @@ def test_the_vocabulary_covers_every_row() -> None:
 
 def test_sizes_of_the_splits() -> None:
     sizes = Counter(record.split for record in records())
-    assert 5500 <= sizes["train"] <= 7000 and 140 <= sizes["dev"] <= 260
+    assert 11_000 <= sizes["train"] <= 13_000 and 140 <= sizes["dev"] <= 260
     assert sizes["test-combination"] == 300 and sizes["test-voice"] == 150
     answers = {record.answer.text for record in records()}
-    assert 1500 <= len(answers) <= 2500
+    assert 5000 <= len(answers) <= 7000
 
 
 def test_no_training_row_holds_what_is_tested() -> None:

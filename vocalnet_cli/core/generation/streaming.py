@@ -131,6 +131,7 @@ class _Speaker:
         self._talker = model.talker.begin(1, settings.streaming, settings.tokens_per_step, _sampling(settings, generator))
         self._vocoder = model.vocoder
         self._sound = model.vocoder.begin()
+        self._ended = False
         # Tokens go to the vocoder as soon as they can fill one of its windows.
         self._at_once = min(model.settings.vocoder.first_tokens, model.settings.vocoder.block_tokens)
 
@@ -144,7 +145,6 @@ class _Speaker:
         """The text is complete: hands the talker the end vector and speaks to the end."""
         self._waiting.append(self._model.end_vector())
         yield from self._speak(last=True)
-        yield from self._push([], last=True)
 
     def _speak(self, last: bool) -> Iterator[Event]:
         states: Tensor | None = torch.cat(self._waiting, dim=1)
@@ -153,13 +153,18 @@ class _Speaker:
             with self._clock.stage("talker"):
                 tokens = self._model.talker.step(self._talker, states, last, limit=self._at_once).tolist()
             states = None
+            self.count += len(tokens)
+            if tokens:
+                yield SpeechTokens(tokens)
+            # A talker may end before the text does: the vocoder then need not wait for tokens that never come.
+            yield from self._push(tokens, last=self._talker.done or (last and not tokens))
             if not tokens:
                 return
-            self.count += len(tokens)
-            yield SpeechTokens(tokens)
-            yield from self._push(tokens, last=False)
 
     def _push(self, tokens: list[int], last: bool) -> Iterator[Event]:
+        if self._ended or not (tokens or last):
+            return
+        self._ended = last
         with self._clock.stage("vocoder"):
             samples = self._vocoder.push(self._sound, torch.tensor(tokens, dtype=torch.long), last)
         if len(samples):

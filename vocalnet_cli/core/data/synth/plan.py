@@ -12,7 +12,18 @@ from pathlib import Path
 
 from vocalnet_cli.core.data.record import Record, Utterance
 from vocalnet_cli.core.data.synth.domain import MAX_WRITTEN
-from vocalnet_cli.core.data.synth.questions import ASK, RELATION_KINDS, REPEAT, Item, arithmetic, digit, listed_items, random_phrase, repeat
+from vocalnet_cli.core.data.synth.questions import (
+    ASK,
+    RELATION_KINDS,
+    REPEAT,
+    Item,
+    arithmetic,
+    digit,
+    listed_by_question,
+    listed_items,
+    random_phrase,
+    repeat,
+)
 from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, HeldOut
 from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner
 from vocalnet_cli.core.errors import VocalnetError
@@ -184,7 +195,10 @@ def plan_synthetic(settings: SynthSettings, held_out: HeldOut, voices: dict[str,
         manner = Manner(TEST_VOICE, round(chance.uniform(0.9, 1.15), 2))
         jobs.append(Job(f"voice-{number:04d}", "test-voice", item, manner))
     for number, item in enumerate(_more_items(settings, held_out)):
-        jobs.append(Job(f"more-{number:05d}", "train", item, _manner(voices, chance)))
+        manner = _manner(voices, chance)
+        if (item.question, manner) not in said:
+            said.add((item.question, manner))
+            jobs.append(Job(f"more-{number:05d}", "train", item, manner))
     return jobs
 
 
@@ -229,11 +243,11 @@ def lm_pairs(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
 
 def _larger_sums(held_out: HeldOut) -> list[Item]:
     """Sums and differences up to MAX_WRITTEN, as kinds of their own: without them the held-out sums are guessed, not calculated."""
-    numbers = range(MAX_WRITTEN + 1)
+    numbers, listed = range(MAX_WRITTEN + 1), listed_by_question()
     pairs = [("plus", a, b) for a in numbers for b in numbers if a + b <= MAX_WRITTEN]
     pairs += [("minus", a, b) for a in numbers for b in numbers if b <= a]
     items = [arithmetic(kind, a, b, (a + b) % len(ASK)) for kind, a, b in pairs]
-    return [replace(item, kind=f"{item.kind}-written") for item in items if not held_out.holds(item)]
+    return [replace(item, kind=f"{item.kind}-written") for item in items if item.question not in listed and not held_out.holds(item)]
 
 
 def text_records(settings: SynthSettings, held_out: HeldOut) -> list[Record]:

@@ -1,0 +1,50 @@
+"""The embedded model through the real command: it answers its own question and a person, aloud, while it still writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vocalnet_cli.core.audio.wav import read_question
+from vocalnet_cli.core.generation.events import AudioChunk, TextDelta
+from vocalnet_cli.core.generation.load import carried_question, generation_settings, load_speaker, nano_folder
+from vocalnet_cli.core.generation.streaming import answer
+
+HUMAN = Path(__file__).parents[1] / "assets" / "human.wav"
+
+
+def test_without_argument_it_answers_the_question_it_carries(vocalnet: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = vocalnet("infer", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert "helsinki" in result.out.lower()  # it is asked for the capital of Finland
+    samples, rate = soundfile.read(tmp_path / "answers" / "question.wav")
+    assert rate == 24_000 and samples.ndim == 1
+    assert 0.5 < len(samples) / rate < 6 and np.abs(samples).max() > 0.05
+
+
+def test_a_person_never_trained_on_is_heard(vocalnet: Callable, tmp_path: Path) -> None:
+    result = vocalnet("infer", HUMAN, "-o", tmp_path, "--json", "--device", "cpu")
+    told = json.loads(result.out)
+    assert result.code == 0 and told["text"].startswith("You said ") and told["audio_s"] > 0.3
+    assert set(told["timings_ms"]) == {"encoder", "thinker", "talker", "vocoder", "first_audio", "total"}
+
+
+def test_it_speaks_before_it_has_written_the_last_word() -> None:
+    import torch
+
+    model = load_speaker(nano_folder(), torch.device("cpu"), torch.float32)
+    events = list(answer(model, read_question(carried_question(), 60), generation_settings(nano_folder())))
+    kinds = [type(event) for event in events]
+    assert kinds.index(AudioChunk) < max(i for i, kind in enumerate(kinds) if kind is TextDelta)
+
+
+def test_the_weights_stay_small() -> None:
+    assert sum(path.stat().st_size for path in nano_folder().glob("*.safetensors")) <= 40e6
+    assert sum(os.path.getsize(path) for path in (nano_folder() / "eval").rglob("*.opus")) <= 6e6
