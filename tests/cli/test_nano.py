@@ -23,7 +23,7 @@ def test_without_argument_it_answers_the_question_it_carries(vocalnet: Callable,
     monkeypatch.chdir(tmp_path)
     result = vocalnet("infer", "--device", "cpu")
     assert result.code == 0, result.err
-    assert "helsinki" in result.out.lower()  # it is asked for the capital of Finland
+    assert "berlin" in result.out.lower()  # it is asked for the capital of Germany
     samples, rate = soundfile.read(tmp_path / "answers" / "question.wav")
     assert rate == 24_000 and samples.ndim == 1
     assert 0.5 < len(samples) / rate < 6 and np.abs(samples).max() > 0.05
