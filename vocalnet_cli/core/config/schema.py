@@ -90,14 +90,16 @@ class ThinkerSettings(Settings):
 
 
 class VocoderSettings(Settings):
-    """Speech tokens to sound. `griffin-lim`: codebook of mel frames, then phase reconstruction over overlapped windows."""
+    """Speech tokens to sound. `griffin-lim`: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
 
     kind: Literal["griffin-lim"] = "griffin-lim"
     """Vocoder family."""
     codes: int = Field(512, gt=1)
     """Entries of the codebook."""
-    refiner_hidden: int = Field(256, gt=0)
-    """Width of the convolutions that refine a token's frames by its neighbours'."""
+    latent: int = Field(48, gt=0, le=160)
+    """Width of a codebook entry."""
+    hidden: int = Field(192, gt=0)
+    """Width of the convolutions between frames and tokens, either way."""
     iterations: int = Field(32, gt=0)
     """Phase reconstruction rounds a window."""
     first_tokens: int = Field(4, gt=0)

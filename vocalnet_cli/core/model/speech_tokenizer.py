@@ -1,4 +1,4 @@
-"""Nano's own speech tokenizer: k-means over pairs of vocoder mel frames, 25 tokens a second, and a small decoder back to frames."""
+"""Nano's own speech tokenizer: 25 tokens a second that together give the mel frames back (VQ-VAE, arXiv 1711.00937)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN, VOCODER_MEL_BINS
 
 PAIR = FRAMES_PER_TOKEN * VOCODER_MEL_BINS
-"""Width of one codebook entry: two log-mel frames, one after the other."""
+"""Width of what one token stands for: two log-mel frames, one after the other."""
+
+REACH = 3
+"""Tokens on either side that a token's frames depend on: one a block of the decoder."""
 
 _CHUNK = 8192
-"""Pairs compared with the codebook at once; bounds the distance matrix."""
+"""Points compared with the codebook at once; bounds the distance matrix."""
+
+_COMMITMENT = 0.25
+_SQUARES = 0.5
+"""Weights of the commitment term (arXiv 1711.00937, equation 3) and of the squared beside the absolute error of the frames."""
+
+_SEEDING_ROUNDS = 8
 
 
 def mel_pairs(samples_24k: np.ndarray | Tensor) -> Tensor:
@@ -24,86 +33,129 @@ def mel_pairs(samples_24k: np.ndarray | Tensor) -> Tensor:
     return mel_MF.T.reshape(-1, PAIR)
 
 
-REACH = 3
-"""Tokens on either side that a token's frames depend on: one a convolution."""
+class ConvBlock(nn.Module):
+    """What the neighbours say (a convolution over three tokens), then a small MLP, added to the input."""
 
-
-class MelRefiner(nn.Module):
-    """What a token's neighbours say about its frames: three residual convolutions over the tokens, REACH tokens each way.
-
-    A code is the middle of everything it stands for; its neighbours tell where in there the sound was.
-    """
-
-    def __init__(self, codes: int, hidden: int) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codes, hidden)
-        self.layers = nn.ModuleList([nn.Conv1d(hidden, hidden, 3, padding=1) for _ in range(REACH)])
-        self.output = nn.Linear(hidden, PAIR)
-        nn.init.zeros_(self.output.weight)  # untrained, a token is its codebook entry
-        nn.init.zeros_(self.output.bias)
+        self.conv = nn.Conv1d(hidden, hidden, 3, padding=1)
+        self.norm = nn.LayerNorm(hidden)
+        self.up = nn.Linear(hidden, 2 * hidden)
+        self.down = nn.Linear(2 * hidden, hidden)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Tokens long [B, T] to corrections [B, T, 160] of the codebook's log-mel pairs."""
-        x = self.embedding(tokens_BT).transpose(1, 2)
-        for layer in self.layers:
-            x = x + F.gelu(layer(x))
-        return self.output(x.transpose(1, 2))
+    def forward(self, x_BTH: Tensor) -> Tensor:
+        near = self.conv(x_BTH.transpose(1, 2)).transpose(1, 2)
+        return x_BTH + self.down(F.gelu(self.up(self.norm(near))))
 
 
 class SpeechTokenizer(nn.Module):
-    """A codebook [codes, 160] of log-mel pairs. A token is the index of the nearest entry."""
+    """Pairs of log-mel frames to one of `codes` tokens and back; both ways look REACH tokens to either side.
 
-    def __init__(self, codes: int, hidden: int) -> None:
+    A token is the nearest entry of a codebook [codes, latent] in a learned space, so that what one token cannot tell its
+    neighbours may. The decoder starts as the inverse of the encoder's linear part and learns the rest.
+    """
+
+    def __init__(self, codes: int, latent: int, hidden: int) -> None:
         super().__init__()
-        self.codebook = nn.Parameter(torch.zeros(codes, PAIR))
-        self.refiner = MelRefiner(codes, hidden)
+        self.register_buffer("mean", torch.zeros(PAIR))
+        self.project = nn.Linear(PAIR, latent, bias=False)
+        self.encoder_input = nn.Linear(PAIR, hidden)
+        self.encoder = nn.ModuleList([ConvBlock(hidden) for _ in range(REACH)])
+        self.encoder_output = nn.Linear(hidden, latent)
+        self.codebook = nn.Parameter(torch.zeros(codes, latent))
+        self.unproject = nn.Linear(latent, PAIR)
+        self.decoder_input = nn.Linear(latent, hidden)
+        self.embedding = nn.Embedding(codes, hidden)
+        self.decoder = nn.ModuleList([ConvBlock(hidden) for _ in range(REACH)])
+        self.decoder_output = nn.Linear(hidden, PAIR)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        for layer in (self.encoder_output, self.decoder_output):  # untrained, a token is the nearest of some linear features
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def nearest(self, pairs_NP: Tensor) -> Tensor:
-        """Index of the nearest entry (Euclidean, in log-mel) of each pair [N, 160]: int64 [N]."""
+    def latents(self, pairs_BTP: Tensor, valid_BT: Tensor) -> Tensor:
+        """Points [B, T, latent] of pairs [B, T, 160]; what is not valid counts as nothing for its neighbours."""
+        mask = valid_BT[..., None]
+        centred = (pairs_BTP - self.mean) * mask
+        hidden = self.encoder_input(centred) * mask
+        for block in self.encoder:
+            hidden = block(hidden) * mask
+        return self.project(centred) + self.encoder_output(hidden)
+
+    def frames(self, points_BTL: Tensor, tokens_BT: Tensor, valid_BT: Tensor) -> Tensor:
+        """Pairs [B, T, 160] of codebook points [B, T, latent] and their tokens [B, T]."""
+        mask = valid_BT[..., None]
+        hidden = (self.decoder_input(points_BTL) + self.embedding(tokens_BT)) * mask
+        for block in self.decoder:
+            hidden = block(hidden) * mask
+        return self.decoder_output(hidden) + self.unproject(points_BTL) + self.mean
+
+    def nearest(self, points_NL: Tensor) -> Tensor:
+        """Index of the nearest entry (Euclidean) of each point [N, latent]: int64 [N]."""
         with torch.no_grad():
             book = self.codebook.float()
-            found = [torch.cdist(part.float(), book).argmin(1) for part in pairs_NP.split(_CHUNK)]
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long, device=pairs_NP.device)
+            found = [torch.cdist(part.float(), book).argmin(1) for part in points_NL.split(_CHUNK)]
+        return torch.cat(found)
 
+    @torch.no_grad()
     def encode(self, samples_24k: np.ndarray | Tensor) -> Tensor:
         """Sound at 24 kHz [samples] to speech tokens int64 [ceil(samples / 960)], 25 a second."""
-        return self.nearest(mel_pairs(samples_24k).to(self.codebook.device))
+        pairs = mel_pairs(samples_24k).to(self.codebook.device)[None]
+        if pairs.shape[1] == 0:
+            return torch.zeros(0, dtype=torch.long, device=pairs.device)
+        return self.nearest(self.latents(pairs, torch.ones_like(pairs[..., 0]))[0])
 
     def decode(self, tokens_T: Tensor) -> Tensor:
         """Speech tokens [T] to log-mel float32 [80, 2 T]. Frames of a token depend on the REACH tokens before and after it."""
         if len(tokens_T) == 0:
-            return self.codebook.new_zeros(VOCODER_MEL_BINS, 0)
-        pairs = self.codebook[tokens_T].float() + self.refiner(tokens_T[None])[0].float()
-        return pairs.reshape(-1, VOCODER_MEL_BINS).T
+            return self.codebook.new_zeros(VOCODER_MEL_BINS, 0).float()
+        tokens = tokens_T[None]
+        pairs = self.frames(self.codebook[tokens], tokens, torch.ones_like(tokens, dtype=self.codebook.dtype))[0]
+        return pairs.float().reshape(-1, VOCODER_MEL_BINS).T
 
-    def loss(self, pairs_BTP: Tensor, lengths_B: Tensor) -> Tensor:
-        """Mean squared error of utterances [B, T, 160] of `lengths_B` pairs: of the nearest entries, and of the decoded frames.
+    def loss(self, pairs_BTP: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of utterances [B, T, 160] of `lengths_B` pairs, and what their tokens say [B, T, latent + hidden].
 
-        The gradient of the first is a mini-batch k-means step; the second teaches the refiner and leaves the codebook alone.
+        The loss is the error of the decoded frames, codebook and commitment terms; the second is for a head that reads the tokens.
+
+        The frames' gradient passes the codebook as if it were not there (straight through); the codebook follows the points, a
+        mini-batch k-means step, and the points are held near it (arXiv 1711.00937, equation 3).
         """
         valid = torch.arange(pairs_BTP.shape[1], device=pairs_BTP.device) < lengths_B[:, None]
-        tokens = torch.zeros(valid.shape, dtype=torch.long, device=pairs_BTP.device)
-        tokens[valid] = self.nearest(pairs_BTP[valid])
-        coarse = self.codebook[tokens]
-        decoded = coarse.detach() + self.refiner(tokens)
-        return F.mse_loss(coarse[valid], pairs_BTP[valid]) + F.mse_loss(decoded[valid], pairs_BTP[valid])
+        points = self.latents(pairs_BTP, valid).float()
+        tokens = self.nearest(points.flatten(0, 1)).view(valid.shape)
+        entries = self.codebook[tokens].float()
+        through = points + (entries - points).detach()
+        decoded = self.frames(through, tokens, valid).float()
+        wrong = (decoded - pairs_BTP)[valid]
+        book = F.mse_loss(entries[valid], points.detach()[valid]) + _COMMITMENT * F.mse_loss(points[valid], entries.detach()[valid])
+        return wrong.abs().mean() + _SQUARES * wrong.square().mean() + book, torch.cat([through, self.embedding(tokens)], dim=-1)
 
     @torch.no_grad()
     def seed_from(self, pairs_NP: Tensor, generator: torch.Generator) -> None:
-        """Put the entries on data points [N, 160] that lie far apart (k-means++; Arthur and Vassilvitskii 2007).
+        """Start as k-means over the main directions of pairs [N, 160] (at most 32 an entry, drawn at random).
 
-        `generator` lives on the CPU and alone decides the choice. Works on at most 32 points an entry, drawn at random.
+        `generator` lives on the CPU and alone decides the draw.
         """
-        codes = len(self.codebook)
+        codes, latent = self.codebook.shape
         drawn = torch.randperm(len(pairs_NP), generator=generator)[: 32 * codes].to(pairs_NP.device)
-        points = pairs_NP[drawn].float()
-        squares = points.square().sum(1)
-        gap = torch.full_like(squares, torch.inf)
-        chosen = torch.zeros(codes, dtype=torch.long)
-        for k in range(codes):
-            # A floor keeps the draw possible when there are fewer different points than entries.
-            weight = torch.ones_like(gap) if k == 0 else gap.clamp_min(1e-6)
-            chosen[k] = torch.multinomial(weight.cpu(), 1, generator=generator)
-            point = points[chosen[k]]
-            gap = torch.minimum(gap, squares - 2 * (points @ point) + point.square().sum())
-        self.codebook.copy_(points[chosen.to(points.device)])
+        self.mean.copy_(pairs_NP.float().mean(0))
+        points = pairs_NP[drawn].float() - self.mean
+        directions = torch.linalg.eigh(points.T @ points).eigenvectors.flip(1)[:, :latent]
+        self.project.weight.copy_(directions.T)
+        self.unproject.weight.copy_(directions)
+        self.unproject.bias.zero_()
+        self.codebook.copy_(_k_means(points @ directions, codes, generator))
+
+
+def _k_means(points_NL: Tensor, codes: int, generator: torch.Generator) -> Tensor:
+    """Centres [codes, latent] after a few rounds; a centre that nothing is near moves to a point drawn at random."""
+    first = torch.arange(codes) % len(points_NL)  # fewer points than entries: some start alike
+    centres = points_NL[first.to(points_NL.device)].clone()
+    for _ in range(_SEEDING_ROUNDS):
+        owner = torch.cat([torch.cdist(part, centres).argmin(1) for part in points_NL.split(_CHUNK)])
+        count = torch.bincount(owner, minlength=codes)
+        total = torch.zeros_like(centres).index_add_(0, owner, points_NL)
+        spare = points_NL[torch.randint(len(points_NL), (codes,), generator=generator).to(points_NL.device)]
+        centres = torch.where(count[:, None] > 0, total / count[:, None].clamp_min(1), spare)
+    return centres

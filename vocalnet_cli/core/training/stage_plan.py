@@ -21,7 +21,7 @@ class StagePlan:
 
 STAGES = {
     "lm": StagePlan(("thinker",), (), "lm:LmStage"),
-    "encoder": StagePlan(("encoder",), (), "encoder:EncoderStage"),
+    "encoder": StagePlan(("encoder", "adaptor"), ("tokenizer", "thinker"), "encoder:EncoderStage"),
     "speech-tokenizer": StagePlan(("vocoder",), (), "speech_tokenizer:SpeechTokenizerStage"),
     "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage"),
     "speak": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "vocoder"), "speak:SpeakStage"),

@@ -1,4 +1,4 @@
-"""Phase reconstruction in windows: speech tokens -> log-mel (codebook) -> magnitudes -> sound, while the tokens still arrive."""
+"""Phase reconstruction in windows: speech tokens -> log-mel -> magnitudes -> sound, while the tokens still arrive."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class GriffinLimVocoder(nn.Module):
     def __init__(self, settings: VocoderSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tokenizer = SpeechTokenizer(settings.codes, settings.refiner_hidden)
+        self.tokenizer = SpeechTokenizer(settings.codes, settings.latent, settings.hidden)
 
     def begin(self, voice: Tensor | None = None) -> VocoderState:
         """A fresh utterance. There is one voice, the codebook's: `voice` must be None."""

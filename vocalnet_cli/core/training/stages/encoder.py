@@ -1,7 +1,9 @@
-"""Stage `encoder`: a Whisper-class encoder from nothing, taught by what was said.
+"""Stage `encoder`: a Whisper-class encoder and a first adaptor from nothing, taught by what was said.
 
-Two CTC losses (Graves et al. 2006): letters on the middle layer, whole words on the last, so that the states the adaptor
-stacks already stand for words. The two heads are thrown away when the stage ends.
+Three CTC losses (Graves et al. 2006): letters on the middle layer, whole words on the last, and the thinker's own text tokens
+on the adaptor's embeddings, each scored by its distance to the thinker's embedding of that token. So stage 1 starts from speech
+that already lies where the thinker keeps its words, instead of finding that place through the answers alone. Letter and word heads
+are thrown away when the stage ends.
 """
 
 from __future__ import annotations
@@ -16,17 +18,35 @@ from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.encoder import encoder_frames
+from vocalnet_cli.core.training.stages.ctc import LETTERS, ctc, letter_targets
 from vocalnet_cli.core.training.stages.heard import HeardStage
 from vocalnet_cli.core.training.stages.stage import kinds_of, lengths_of, pad
 
-LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
-BLANK = 0
-Example = tuple[Tensor, Tensor, Tensor]
-"""Log-mel [F, bins], letter targets, word targets."""
+Example = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Log-mel [F, bins], letter targets, word targets, text token targets."""
+
+
+class TokenScores(nn.Module):
+    """Log-odds of a thinker's text tokens, and of the blank, from distances in its embedding space.
+
+    The blank has a place of its own there, which learns, as does the sharpness; the tokens' places are the thinker's and stay.
+    """
+
+    def __init__(self, embedding_VH: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("places", embedding_VH.detach().float().clone())
+        spread = self.places.var(0).sum()  # mean squared distance from the middle; twice that between two tokens
+        self.blank = nn.Parameter(self.places.mean(0))
+        self.sharpness = nn.Parameter((4 / spread).log())
+
+    def forward(self, audio_BAH: Tensor) -> Tensor:
+        """Audio embeddings to scores [B, A, 1 + V]; the blank is 0, token v is v + 1."""
+        places = torch.cat([self.blank[None], self.places])
+        return self.sharpness.exp() * (2 * audio_BAH.float() @ places.T - places.square().sum(1))
 
 
 class EncoderStage(HeardStage):
-    """Letters and words by CTC."""
+    """Letters, words and the thinker's text tokens by CTC."""
 
     def load_examples(self) -> None:
         settings = self.recipe.model.encoder
@@ -38,6 +58,7 @@ class EncoderStage(HeardStage):
         self.words = {word: i + 1 for i, word in enumerate(sorted({w for r in train for w in r.question.text.lower().split()}))}
         self.letter_head = nn.Linear(settings.hidden, len(LETTERS) + 1)
         self.word_head = nn.Linear(settings.hidden, len(self.words) + 1)
+        self.token_scores = TokenScores(self.model.thinker.get_input_embeddings().weight)
         self.examples = self._examples(train)
         self.dev_examples = self._examples(dev)
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
@@ -52,13 +73,13 @@ class EncoderStage(HeardStage):
         for record in records:
             yield self.model.encoder.features(torch.from_numpy(read_audio(self.wav(record)))).T
 
-    def _targets(self, text: str) -> tuple[Tensor, Tensor]:
-        letters = torch.tensor([LETTERS.index(c) + 1 for c in text if c in LETTERS], dtype=torch.long)
+    def _targets(self, text: str) -> tuple[Tensor, Tensor, Tensor]:
         words = torch.tensor([self.words[w] for w in text.split() if w in self.words], dtype=torch.long)
-        return letters, words
+        tokens = torch.tensor(self.model.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long) + 1
+        return letter_targets(text), words, tokens
 
     def trained(self) -> tuple[str, ...]:
-        return ("encoder",)
+        return ("encoder", "adaptor")
 
     def freeze_except(self, parts: tuple[str, ...]) -> None:
         super().freeze_except(parts)
@@ -68,29 +89,29 @@ class EncoderStage(HeardStage):
         return len(example[0])
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
-        mels = [self.changed(mel.T.float(), draw).T for (mel, _, _), draw in draws]
-        letters, words = [e[1] for e, _ in draws], [e[2] for e, _ in draws]
-        return {
-            "mels": pad(mels).transpose(1, 2),
-            "mel_lengths": lengths_of(mels),
-            "letters": torch.cat(letters),
-            "letter_lengths": lengths_of(letters),
-            "words": torch.cat(words),
-            "word_lengths": lengths_of(words),
-        }
+        mels = [self.changed(mel.T.float(), draw).T for (mel, *_), draw in draws]
+        batch = {"mels": pad(mels).transpose(1, 2), "mel_lengths": lengths_of(mels)}
+        for place, name in enumerate(("letters", "words", "tokens"), 1):
+            targets = [example[place] for example, _ in draws]
+            batch |= {name: torch.cat(targets), f"{name}_lengths": lengths_of(targets)}
+        return batch
 
     def forward(
-        self, mels: Tensor, mel_lengths: Tensor, letters: Tensor, letter_lengths: Tensor, words: Tensor, word_lengths: Tensor
+        self,
+        mels: Tensor,
+        mel_lengths: Tensor,
+        letters: Tensor,
+        letters_lengths: Tensor,
+        words: Tensor,
+        words_lengths: Tensor,
+        tokens: Tensor,
+        tokens_lengths: Tensor,
     ) -> dict[str, Tensor]:
-        encoder = self.model.encoder
+        encoder, adaptor = self.model.encoder, self.model.adaptor
         states = encoder.layer_states(mels, mel_lengths)
         frames = encoder_frames(mel_lengths)
-        by_letter = _ctc(self.letter_head(states[len(states) // 2]), frames, letters, letter_lengths)
-        by_word = _ctc(self.word_head(encoder.layer_norm(states[-1])), frames, words, word_lengths)
-        return {"loss": by_letter + by_word, "tokens": word_lengths.sum()}
-
-
-def _ctc(logits: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """CTC loss a target, mean over the batch; a question too short for its text counts as zero."""
-    scores = logits.float().log_softmax(-1).transpose(0, 1)
-    return nn.functional.ctc_loss(scores, targets, frames, lengths, blank=BLANK, zero_infinity=True)
+        last = encoder.layer_norm(states[-1])
+        by_letter = ctc(self.letter_head(states[len(states) // 2]), frames, letters, letters_lengths)
+        by_word = ctc(self.word_head(last), frames, words, words_lengths)
+        by_token = ctc(self.token_scores(adaptor(last)), frames // adaptor.stack, tokens, tokens_lengths)
+        return {"loss": by_letter + by_word + by_token, "tokens": tokens_lengths.sum()}

@@ -1,30 +1,49 @@
-"""Stage `speech-tokenizer`: nano's codebook of mel pairs, from the recorded answers (k-means by gradient)."""
+"""Stage `speech-tokenizer`: nano's speech tokens and their way back to mel frames, from the recorded answers.
+
+A head that is thrown away afterwards reads the letters of the answer off the tokens by CTC, so that a token says which sound it
+is before it says how it sounded (supervised tokens, as CosyVoice's: arXiv 2407.05407, section 2.1).
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocalnet_cli.core.audio.wav import read_audio
+from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
+from vocalnet_cli.core.training.stages.ctc import LETTERS, ctc, letter_targets
 from vocalnet_cli.core.training.stages.stage import Stage, lengths_of, pad
 from vocalnet_cli.core.units import ANSWER_HZ
 
+Example = tuple[Tensor, Tensor]
+"""Mel pairs [T, 160], letter targets."""
+
+_READING = 0.3
+"""Weight of the letters beside the frames."""
+
 
 class SpeechTokenizerStage(Stage):
-    """Every distinct answer recording is an example; the loss is the squared error of its frames, coded and decoded."""
+    """Every distinct answer recording is an example; the loss is that of its frames, coded and decoded, and of its letters."""
 
     def load_examples(self) -> None:
         if self.model.vocoder is None:
             raise RecipeError("model.vocoder is not set: nothing to train", "Set model.vocoder.kind and model.vocoder.codes in the recipe.")
         self.book = self.model.vocoder.tokenizer
+        settings = self.model.vocoder.settings
+        self.reader = nn.Sequential(
+            nn.Linear(settings.latent + settings.hidden, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, len(LETTERS) + 1)
+        )
         train, dev = self.rows()
-        spoken = {record.answer.audio for record in train if record.answer.audio}
-        self.examples = [self._pairs(name) for name in sorted(spoken)]
-        self.dev_examples = [self._pairs(name) for name in sorted({r.answer.audio for r in dev if r.answer.audio})]
+        self.examples, self.dev_examples = self._examples(train), self._examples(dev)
         generator = torch.Generator().manual_seed(self.recipe.train.seed)
-        self.book.seed_from(torch.cat(list(self.examples)), generator)
+        self.book.seed_from(torch.cat([pairs for pairs, _ in self.examples]), generator)
+
+    def _examples(self, records: list[Record]) -> list[Example]:
+        """Each distinct recording once."""
+        said = {record.answer.audio: record.answer.text for record in records if record.answer.audio}
+        return [(self._pairs(name), letter_targets(text)) for name, text in sorted(said.items())]
 
     def _pairs(self, name: str) -> Tensor:
         return mel_pairs(read_audio(self.manifest.parent / name, ANSWER_HZ))
@@ -32,12 +51,13 @@ class SpeechTokenizerStage(Stage):
     def trained(self) -> tuple[str, ...]:
         return ("vocoder",)
 
-    def length(self, example: Tensor) -> int:
-        return len(example)
+    def length(self, example: Example) -> int:
+        return len(example[0])
 
-    def collate(self, draws: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
-        pairs = [example for example, _ in draws]
-        return {"pairs": pad(pairs), "lengths": lengths_of(pairs)}
+    def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
+        pairs, letters = [example[0] for example, _ in draws], [example[1] for example, _ in draws]
+        return {"pairs": pad(pairs), "lengths": lengths_of(pairs), "letters": torch.cat(letters), "letters_lengths": lengths_of(letters)}
 
-    def forward(self, pairs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.book.loss(pairs, lengths), "tokens": lengths.sum()}
+    def forward(self, pairs: Tensor, lengths: Tensor, letters: Tensor, letters_lengths: Tensor) -> dict[str, Tensor]:
+        loss, said = self.book.loss(pairs, lengths)
+        return {"loss": loss + _READING * ctc(self.reader(said), lengths, letters, letters_lengths), "tokens": lengths.sum()}
