@@ -78,6 +78,7 @@ def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet:
         assert result.code == 0, result.err
         told = json.loads(result.out)
         assert told["steps"] == 3 and Path(told["model"]).is_dir()
+        assert json.loads((Path(told["model"]) / "config.json").read_text())["recipe"] == stage
         lines = [line for line in metrics(corpus / "runs" / "nano" / stage) if "loss" in line]
         assert [line["step"] for line in lines] == [1, 2, 3]
         assert set(lines[0]) == {"step", "epoch", "loss", "lr", "tokens_per_s", "eta_s"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vocalnet_cli.core.data.record import Record, Utterance
-from vocalnet_cli.core.evaluation.report import kinds_table, table
+from vocalnet_cli.core.evaluation.report import answers, kinds_table, table
 from vocalnet_cli.core.evaluation.results import Row
 from vocalnet_cli.core.evaluation.score import interval, percent, score
 from vocalnet_cli.core.evaluation.wer import word_errors
@@ -33,11 +33,11 @@ def test_word_errors_by_hand():
 def test_scores_by_hand():
     records = [asked(0), asked(1), asked(2), asked(3), asked(4, "Paris is big.", "paris", "capital")]
     rows = [
-        Row("0", "You said six.", "u said six", "you said six", 1.0),
-        Row("1", "You said five.", "you said six", "you said sick", 1.0, truncated=True),
-        Row("2", "", "", None),
+        Row("0", "You said six.", "u said six", "you said six", 1.0, lookup="You said six."),
+        Row("1", "You said five.", "you said six", "you said sick", 1.0, truncated=True, lookup="You said six."),
+        Row("2", "", "", None, lookup="You said two."),
         Row("3", error="damaged"),
-        Row("4", "Paris.", "paris a", None),
+        Row("4", "Paris.", "paris a", None, lookup="Paris is big."),
     ]
     result = score(records, rows, {"you": "u"})
     assert (result["n"], result["failed"]) == (4, 1)
@@ -45,22 +45,36 @@ def test_scores_by_hand():
     assert result["wer"] == pytest.approx(100 * 2 / 7, abs=0.01)
     assert result["wer_kinds"] == {"sub": pytest.approx(14.29), "ins": pytest.approx(14.29), "del": 0.0}
     assert result["recorded_wer"] == pytest.approx(100 / 6, abs=0.01)
-    assert result["recorded_accuracy"] == 50.0
+    recorded, lookup = result["baselines"]["recorded"], result["baselines"]["lookup"]
+    assert (recorded["accuracy"], recorded["wer"], set(recorded["ci"])) == ({"s2s": 50.0}, result["recorded_wer"], {"s2s", "wer"})
+    assert (lookup["accuracy"], set(lookup["ci"])) == ({"s2t": 75.0}, {"s2t"})
+    assert result["above_lookup"] == -25.0 and result["ci"]["above_lookup"][0] < 0 == result["ci"]["above_lookup"][1]
     assert (result["truncated"], result["empty"]) == (25.0, 25.0)
     assert result["kinds"]["digit"] == {"n": 3, "s2t": pytest.approx(33.33), "s2s": pytest.approx(66.67)}
-    assert set(result["ci"]) == {"s2t", "s2s", "wer", "recorded_wer"}
+    assert set(result["ci"]) == {"s2t", "s2s", "wer", "above_lookup"}
     assert all(low <= rate <= high for rate, (low, high) in [(50.0, result["ci"]["s2t"]), (result["wer"], result["ci"]["wer"])])
-    shown = table({"x": result})[0]
-    assert shown[:3] == ("x", 4, 1) and str(shown[3]).startswith("50.0 (")
+    model, lookup_row, recorded_row = table({"x": result})
+    assert model[:3] == ("x", 4, 1) and str(model[3]).startswith("50.0 (") and model[6] == "25.0"
+    assert lookup_row[0] == "  lookup" and str(lookup_row[3]).startswith("75.0 (") and lookup_row[4:] == ("", "", "")
+    assert recorded_row[:4] == ("  recorded answers", "", "", "") and str(recorded_row[5]).startswith("16.7 (")
     assert [row[1] for row in kinds_table({"x": result})] == ["capital", "digit"]
+
+
+def test_answers_are_told_with_what_was_asked_and_what_was_right():
+    rows = [Row("0", "You said six.", "you said", None, 1.0, lookup="You said two.", bank="b"), Row("1", error="damaged")]
+    good, bad = answers([asked(0), asked(1)], rows, {})
+    assert (good["question"], good["expected"], good["heard"]) == ("six", "You said six.", "you said")
+    assert good["right"] == {"s2t": True, "s2s": False, "lookup": False} and "recorded" not in good
+    assert bad["error"] == "damaged" and "right" not in bad
 
 
 def test_what_was_not_measured_is_absent():
     result = score([asked(0)], [Row("0", "", "")], {})
-    assert "wer" not in result and "recorded_wer" not in result and result["accuracy"] == {"s2t": 0.0, "s2s": 0.0}
+    assert "wer" not in result and "recorded_wer" not in result and "above_lookup" not in result
+    assert result["baselines"] == {} and result["accuracy"] == {"s2t": 0.0, "s2s": 0.0}
     failed = score([asked(0)], [Row("0", error="damaged")], {})
     assert failed == {"n": 0, "failed": 1}
-    assert table({"x": failed})[0][3:] == ("-",) * 6
+    assert table({"x": failed})[0][3:] == ("-",) * 4
 
 
 def test_interval_covers_the_true_rate_about_95_times_of_100():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from vocalnet_cli.core.audio.wav import read_audio, resample
 from vocalnet_cli.core.data.synth.questions import domain_vocabulary
 from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.evaluation import wer
 from vocalnet_cli.core.evaluation.benchmarks import load_benchmark
-from vocalnet_cli.core.evaluation.wer import Recogniser, word_errors
+from vocalnet_cli.core.evaluation.wer import Recogniser, known_words, recogniser_identity, word_errors
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
 pytest.importorskip("pocketsphinx")
@@ -19,7 +21,7 @@ pytest.importorskip("pocketsphinx")
 
 @pytest.fixture(scope="module")
 def recogniser() -> Recogniser:
-    return Recogniser()
+    return Recogniser(known_words())
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +32,17 @@ def answers() -> list[tuple[str, np.ndarray]]:
 
 
 def test_knows_every_word_of_the_domain(recogniser):
-    assert recogniser.missing == []
+    assert recogniser.hearing.missing == []
     assert {"b", "seventeen", "copenhagen"} <= {*domain_vocabulary()}
-    assert recogniser.alike == {"you": "u"}
+    assert recogniser.hearing.alike == {"you": "u"}
 
 
 def test_words_without_pronunciation_are_told():
-    assert Recogniser(["Hello brzzkl", "the frqw of 12"]).missing == ["12", "brzzkl", "frqw"]
+    assert Recogniser(known_words(["Hello brzzkl", "the frqw of 12"])).hearing.missing == ["12", "brzzkl", "frqw"]
 
 
 def test_understands_recorded_answers(recogniser, answers):
-    errors = [word_errors(text, recogniser.hear(sound, ANSWER_HZ), recogniser.alike) for text, sound in answers]
+    errors = [word_errors(text, recogniser.hear(sound, ANSWER_HZ), recogniser.hearing.alike) for text, sound in answers]
     assert sum(e.total for e in errors) / sum(e.words for e in errors) < 0.2
 
 
@@ -57,8 +59,18 @@ def test_nothing_is_heard_in_nothing(recogniser):
     recogniser.hear(np.full(100, 3.0, np.float32), ANSWER_HZ)  # too short, too loud: no words, no crash
 
 
+def test_another_vocabulary_is_another_recogniser():
+    mine = recogniser_identity(known_words(["seven cats"]))
+    assert mine == recogniser_identity(known_words(["Cats!", "seven"])) != recogniser_identity(known_words(["seven brzzkl"]))
+
+
 def test_without_pocketsphinx_the_extra_is_named(monkeypatch):
+    def not_there(name):
+        raise PackageNotFoundError(name)
+
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    with pytest.raises(VocalnetError) as error:
-        Recogniser()
-    assert "vocalnet-cli[eval]" in error.value.hint
+    monkeypatch.setattr(wer, "version", not_there)
+    for tried in (Recogniser, recogniser_identity):
+        with pytest.raises(VocalnetError) as error:
+            tried(["six"])
+        assert "vocalnet-cli[eval]" in error.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from vocalnet_cli.core.config.mistakes import TALKER_KINDS, describe
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.yaml_tree import DEEPEST, Entry, parse, plain, read_tree, shorten
 from vocalnet_cli.core.errors import RecipeError
+
+RESOLVED = "recipe.yaml"
+"""File of a run that holds its whole recipe."""
+
+_OPENING = "# {name}, resolved from {path}\n"
 
 
 @dataclass(frozen=True)
@@ -56,15 +62,25 @@ def check_tree(tree: Entry | None, overrides: Sequence[str], mistakes: list[str]
 def save_resolved(loaded: LoadedRecipe, folder: Path) -> Path:
     """Write the whole recipe, parents and overrides applied, as `folder`/recipe.yaml. It loads on its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / "recipe.yaml", folder / f"recipe.yaml.{os.getpid()}.tmp"
+    path, partial = folder / RESOLVED, folder / f"{RESOLVED}.{os.getpid()}.tmp"
     try:
         with partial.open("w", encoding="utf-8") as file:
-            file.write(f"# {loaded.name}, resolved from {_shown(loaded.path)}\n")
+            file.write(_OPENING.format(name=loaded.name, path=_shown(loaded.path)))
             yaml.safe_dump(loaded.resolved, file, sort_keys=False, allow_unicode=True, width=120)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def resolved_name(folder: Path) -> str | None:
+    """Name of the recipe that `save_resolved` wrote into `folder`; None if there is none."""
+    try:
+        with (folder / RESOLVED).open(encoding="utf-8") as file:
+            opening = re.fullmatch(_OPENING.format(name="(.+)", path=".*"), file.readline())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return opening[1] if opening else None
 
 
 def _with_parents(path: Path, mistakes: list[str]) -> Entry | None:

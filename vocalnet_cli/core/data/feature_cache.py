@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from vocalnet_cli.core.model.tensor_file import write_tensors
 
 
 def fingerprint(*things: Any) -> str:
@@ -44,7 +45,5 @@ def cached_rows(folder: Path, key: str, count: int, compute: Callable[[], Iterab
         assert len(rows) == count
         stored = {"rows": torch.cat(rows), "lengths": torch.tensor([len(row) for row in rows])}
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(stored, temporary)
-        os.replace(temporary, path)
+        write_tensors(path, stored)
     return stored["rows"].split(stored["lengths"].tolist())

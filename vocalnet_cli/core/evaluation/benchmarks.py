@@ -6,11 +6,13 @@ import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
 from vocalnet_cli.core.data.record import Record, read_manifest
 from vocalnet_cli.core.errors import UsageError, VocalnetError
+from vocalnet_cli.core.evaluation.wer import known_words
 
 BENCHMARKS = {
     "nano-combination": "nano/eval/nano-combination",
@@ -31,6 +33,11 @@ class Benchmark:
     records: list[Record]
     sha256: str
     """Of the manifest, so that results of another version are told apart."""
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words a recogniser must know to hear the answers, whichever other benchmarks are measured."""
+        return known_words(record.answer.text for record in self.records)
 
     def sound(self, name: str) -> Path:
         """Where a sound file that the manifest names lies."""

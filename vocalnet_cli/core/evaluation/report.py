@@ -1,25 +1,31 @@
-"""The object `eval --json` prints, and the rows of its table."""
+"""The object `eval --json` prints, the rows of its table, and the answers it writes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
 from vocalnet_cli import __version__
+from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.evaluation.judge import JUDGE
+from vocalnet_cli.core.evaluation.results import Row
+from vocalnet_cli.core.evaluation.score import marks
 from vocalnet_cli.core.evaluation.wer import NORMALISER
 
-COLUMNS = ("benchmark", "n", "failed", "text right %", "speech right %", "WER %", "recorded: right %", "recorded: WER %", "cut off %")
+COLUMNS = ("benchmark", "n", "failed", "text right %", "speech right %", "WER %", "cut off %")
 KIND_COLUMNS = ("benchmark", "kind", "n", "text right %", "speech right %")
+BASELINES = {"lookup": "  lookup", "recorded": "  recorded answers"}
+"""What a model is compared with: key in the report, and name in the table."""
 
 
-def report(model: str, measured: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+def report(model: str, recipe: str | None, measured: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was found: `benchmarks` maps names to what `score` returned, `measured` says with which weights and settings."""
     return {
         "model": model,
-        "recipe": None,
+        "recipe": recipe,
         **measured,
         "benchmarks": dict(benchmarks),
         "judge": JUDGE,
@@ -29,22 +35,30 @@ def report(model: str, measured: Mapping[str, Any], benchmarks: Mapping[str, Any
     }
 
 
+def answers(records: Sequence[Record], rows: Sequence[Row], alike: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each question with its answers, as `eval -o` writes them: asked, expected, what came of it, and `right` as `marks` tells."""
+    lines = []
+    for record, row in zip(records, rows, strict=True):
+        facts = {name: value for name, value in asdict(row).items() if name not in ("id", "bank") and value is not None}
+        right = {} if row.error is not None else {"right": marks(record, row, alike)}
+        lines.append({"id": row.id, "question": record.question.text, "expected": record.answer.text, **facts, **right})
+    return lines
+
+
 def table(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Sequence[object]]:
-    """A row a benchmark, rates with their 95 % intervals."""
-    return [
-        (
-            name,
-            scores["n"],
-            scores["failed"],
-            _with_interval(scores.get("accuracy", {}).get("s2t"), scores, "s2t"),
-            _with_interval(scores.get("accuracy", {}).get("s2s"), scores, "s2s"),
-            _with_interval(scores.get("wer"), scores, "wer"),
-            _plain(scores.get("recorded_accuracy")),
-            _with_interval(scores.get("recorded_wer"), scores, "recorded_wer"),
-            _plain(scores.get("truncated")),
-        )
-        for name, scores in benchmarks.items()
-    ]
+    """A row a benchmark and one for each of its baselines, rates with their 95 % intervals."""
+    rows: list[Sequence[object]] = []
+    for name, scores in benchmarks.items():
+        rows.append((name, scores["n"], scores["failed"], *_rates(scores, "-"), _plain(scores.get("truncated"))))
+        baselines = scores.get("baselines", {})
+        rows += [(shown, "", "", *_rates(baselines[key], ""), "") for key, shown in BASELINES.items() if key in baselines]
+    return rows
+
+
+def _rates(scores: Mapping[str, Any], absent: str) -> list[str]:
+    """Text right, speech right and word errors; `absent` for what was not measured."""
+    found = {**scores.get("accuracy", {}), **({"wer": scores["wer"]} if "wer" in scores else {})}
+    return [_with_interval(found[name], scores["ci"][name]) if name in found else absent for name in ("s2t", "s2s", "wer")]
 
 
 def kinds_table(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Sequence[object]]:
@@ -61,8 +75,6 @@ def _plain(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.1f}"
 
 
-def _with_interval(rate: float | None, scores: Mapping[str, Any], name: str) -> str:
-    if rate is None:
-        return "-"
-    low, high = scores["ci"][name]
+def _with_interval(rate: float, interval: Sequence[float]) -> str:
+    low, high = interval
     return f"{rate:.1f} ({low:.1f}-{high:.1f})"

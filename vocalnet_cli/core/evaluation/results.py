@@ -1,15 +1,18 @@
-"""Results on disk, a line each question, so that a stopped run can go on."""
+"""Answers on disk, found again by what they depend on, so that no question is asked twice in the same way."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter, ValidationError
+
 from vocalnet_cli.core.data.record import write_text_atomically
 from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.evaluation.wer import Hearing
 
 
 @dataclass(frozen=True)
@@ -25,64 +28,83 @@ class Row:
     """What the recogniser hears in the recorded answer, if there is one."""
     audio_s: float = 0.0
     truncated: bool = False
+    lookup: str | None = None
+    """The answer of the most similar training question, if the model has a bank of them."""
+    bank: str | None = None
+    """SHA-256 of the bank `lookup` comes from."""
     error: str | None = None
 
 
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a model folder's weights, settings and tokenizer."""
-    total = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.json")):
-        with path.open("rb") as file:
-            total.update(f"{path.name} {path.stat().st_size}\n".encode())
-            while block := file.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
+_ROW = TypeAdapter(Row)
+_HEARING = TypeAdapter(Hearing)
+_HEARD_BY = "heard_by"
 
 
 class ResultsFile:
-    """DIR/NAME.jsonl: a line that says what was measured, then a line for each question, on disk as soon as it is answered."""
+    """FOLDER/HASH.jsonl: a line that says what was measured and who listened, then a line for each answered question.
 
-    def __init__(self, path: Path, header: dict[str, Any], resume: bool) -> None:
-        """Start anew, or with `resume` keep the answered questions of a run with the same header.
+    The hash is that of `identity` (plain JSON values), all the answers depend on: another model or setting is another file. A line is
+    on disk as soon as its question is answered. Of several lines of one question the last counts; damaged lines are left out, and
+    with a damaged first line the file starts anew.
+    """
 
-        Raises VocalnetError if the file on disk was made in another way, or the folder cannot be written.
-        """
-        self.path = path
-        self.rows = _kept(path, header) if resume and path.exists() else {}
-        lines = [header, *(asdict(row) for row in self.rows.values())]
-        write_text_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        self._file: TextIO = path.open("a", encoding="utf-8")
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.path = folder / f"{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]}.jsonl"
+        self.hearing: Hearing | None = None
+        """Who listened; None until `begin` in a file that is new."""
+        self.rows: dict[str, Row] = {}
+        self._identity = identity
+        self._tidy = self._read()
+        self._file: TextIO | None = None
+
+    def begin(self, hearing: Hearing) -> None:
+        """Open the file for more rows. Raises VocalnetError if it cannot be written."""
+        if self._file is not None:
+            return
+        self.hearing = hearing
+        try:
+            if not self._tidy:
+                lines = [{**self._identity, _HEARD_BY: asdict(hearing)}, *(asdict(row) for row in self.rows.values())]
+                write_text_atomically(self.path, "".join(_line(line) for line in lines))
+            self._file = self.path.open("a", encoding="utf-8")
+        except (VocalnetError, OSError) as error:
+            reason = error.problem if isinstance(error, VocalnetError) else f"cannot write {self.path}: {error.strerror}"
+            raise VocalnetError(reason, "Answers are kept: set VOCALNET_CACHE to a folder with space that can be written.") from error
 
     def add(self, row: Row) -> None:
-        """Keep one more result, on disk at once."""
-        self.rows[row.id] = row
-        self._file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        """Keep an answer, on disk at once. A failed question is not kept, so that it is asked again next time."""
+        assert self._file is not None, "begin comes first"
+        if row.error is None:
+            self.rows[row.id] = row
+            self._file.write(_line(asdict(row)))
+            self._file.flush()
 
     def __enter__(self) -> ResultsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self) -> bool:
+        """Take over what is on disk; whether all of it could be used, so that more can be written behind it."""
+        try:
+            *lines, rest = self.path.read_bytes().split(b"\n")
+            header = json.loads(lines[0])
+            hearing = _HEARING.validate_python(header.pop(_HEARD_BY))
+        except (OSError, ValueError, IndexError, KeyError, AttributeError, TypeError, RecursionError):
+            return False  # a ValidationError is a ValueError
+        if header != self._identity:
+            return False
+        self.hearing = hearing
+        for line in lines[1:]:
+            try:
+                row = _ROW.validate_json(line, strict=True)
+            except ValidationError:
+                continue
+            self.rows[row.id] = row
+        return not rest and len(self.rows) == len(lines) - 1
 
 
-def _kept(path: Path, header: dict[str, Any]) -> dict[str, Row]:
-    """Rows of an earlier run that can stay: answered ones. A last line cut short by a crash is left out."""
-    hint = "Run without --resume to start anew, or name another folder with -o."
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line.strip()]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise VocalnetError(f"{path}: cannot be resumed ({' '.join(str(error).split())})", hint) from error
-    if not lines:
-        return {}
-    if not all(isinstance(line, dict) for line in lines):
-        raise VocalnetError(f"{path}: cannot be resumed, it holds lines that are no results", hint)
-    other = [name for name, value in header.items() if lines[0].get(name) != value]
-    if other:
-        raise VocalnetError(f"{path}: was measured with other {', '.join(other)}", hint)
-    names = {field.name for field in fields(Row)}
-    rows = [Row(**line) for line in lines[1:] if "id" in line and set(line) <= names]
-    return {row.id: row for row in rows if row.error is None}
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jiwer
@@ -51,37 +52,63 @@ def word_errors(meant: str, heard: str, alike: Mapping[str, str] | None = None) 
     return WordErrors(len(reference), found.substitutions, found.insertions, found.deletions)
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """What scoring has to know of a recogniser."""
+
+    name: str
+    alike: dict[str, str]
+    """Words that sound like another (`you` like `u`), mapped to it: only a sentence could tell them apart."""
+    missing: list[str]
+    """Words it has no pronunciation for: wherever they are said they count as errors."""
+
+
+def known_words(texts: Iterable[str] = ()) -> list[str]:
+    """The nano domain's words and those of `texts`, sorted."""
+    return sorted({*domain_vocabulary(), *(word for text in texts for word in spoken_words(text))})
+
+
+def recogniser_identity(words: Sequence[str]) -> dict[str, str]:
+    """All that decides what a Recogniser of these words hears, without building it. Raises VocalnetError without pocketsphinx."""
+    try:
+        found = version("pocketsphinx")
+    except PackageNotFoundError as error:
+        raise _not_installed() from error
+    return {"pocketsphinx": found, "words_sha256": hashlib.sha256(" ".join(words).encode()).hexdigest()}
+
+
+def _not_installed() -> VocalnetError:
+    return VocalnetError("the recogniser pocketsphinx is not installed", "Install it with: pip install 'vocalnet-cli[eval]'")
+
+
 class Recogniser:
     """pocketsphinx with its English acoustic model and a loop over known words: any word may follow any other, all equally likely.
 
     So it knows the vocabulary but no sentences, and cannot guess an answer that was not said.
     """
 
-    def __init__(self, extra: Iterable[str] = ()) -> None:
-        """Knows the nano domain's words, and the words of the texts `extra`. Raises VocalnetError without pocketsphinx."""
+    def __init__(self, words: Sequence[str]) -> None:
+        """Knows `words` (of `known_words`). Raises VocalnetError without pocketsphinx."""
         try:
             from pocketsphinx import Decoder
         except ImportError as error:
-            raise VocalnetError(
-                "the recogniser pocketsphinx is not installed", "Install it with: pip install 'vocalnet-cli[eval]'"
-            ) from error
+            raise _not_installed() from error
         self._decoder = Decoder(lm=None, samprate=QUESTION_HZ, loglevel="FATAL")
-        wanted = sorted({*domain_vocabulary(), *(word for text in extra for word in spoken_words(text))})
-        sounds = {word: self._decoder.lookup_word(word) for word in wanted}
-        self.missing = [word for word, sound in sounds.items() if sound is None]
-        """Words it has no pronunciation for: wherever they are said they count as errors."""
+        sounds = {word: self._decoder.lookup_word(word) for word in words}
         first: dict[str, str] = {}
         for word, sound in sounds.items():
             if sound is not None:
                 first.setdefault(sound, word)
-        self.alike = {word: first[sound] for word, sound in sounds.items() if sound is not None and first[sound] != word}
-        """Words that sound like another (`you` like `u`), mapped to it: only a sentence could tell them apart."""
+        self.hearing = Hearing(
+            name=f"pocketsphinx {version('pocketsphinx')}, loop over {len(first)} words",
+            alike={word: first[sound] for word, sound in sounds.items() if sound is not None and first[sound] != word},
+            missing=[word for word, sound in sounds.items() if sound is None],
+        )
         with tempfile.TemporaryDirectory() as folder:
             loop = Path(folder) / "words.arpa"
             loop.write_text(_word_loop(list(first.values())), encoding="utf-8")
             self._decoder.add_lm_file("words", str(loop))
         self._decoder.activate_search("words")
-        self.name = f"pocketsphinx {version('pocketsphinx')}, loop over {len(first)} words"
 
     def hear(self, samples: np.ndarray, rate: int) -> str:
         """The words in mono sound [n] at `rate`; empty if there are none. Each call stands alone."""

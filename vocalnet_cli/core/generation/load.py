@@ -8,10 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vocalnet_cli.core.config.find import find_recipe, recipe_name
 from vocalnet_cli.core.config.load import check_tree
+from vocalnet_cli.core.config.places import run_folder
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError
+from vocalnet_cli.core.model.folder import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +30,16 @@ def nano_folder() -> Path:
     return Path(str(files("vocalnet_cli"))) / "assets" / "nano"
 
 
-def find_model(model: str | None) -> Path:
+def find_model(model: str | None, recipe: str | None = None) -> Path:
     """Folder of a model by name: none or `nano` is the embedded one, else a folder written by `vocalnet train`.
 
-    Raises MissingWeights for anything that is not on this machine.
+    With `recipe`, the model of that recipe's finished run instead. Raises MissingWeights for anything that is not on this machine,
+    RecipeError for a recipe that is not there, UsageError for both names at once.
     """
+    if recipe is not None:
+        if model is not None:
+            raise UsageError(f"--model {model} and --recipe {recipe} both name a model", "Give one of the two.")
+        return _finished_run(recipe)
     if model is None or model == NANO:
         return nano_folder()
     folder = Path(model).expanduser()
@@ -41,6 +49,17 @@ def find_model(model: str | None) -> Path:
             "Answer with the embedded model (--model nano), or name a folder written by `vocalnet train`.",
         )
     return folder
+
+
+def _finished_run(recipe: str) -> Path:
+    name = recipe_name(find_recipe(recipe))
+    run = run_folder(name)
+    if not (run / "model").is_dir():
+        resume = " --resume" if (run / "checkpoints").is_dir() else ""
+        raise MissingWeights(
+            f"recipe {name}: no finished run, there is no {run / 'model'}", f"Train it first: vocalnet train --recipe {recipe}{resume}"
+        )
+    return run / "model"
 
 
 def carried_question() -> Path:
@@ -54,8 +73,6 @@ def generation_settings(folder: Path, overrides: Sequence[str] = ()) -> Generati
     Raises UsageError for an override of anything else (the rest of a trained model is fixed), RecipeError for a value that
     cannot be, and what `read_config` raises.
     """
-    from vocalnet_cli.core.model.weights import read_config
-
     config = read_config(folder)
     for override in overrides:
         if not override.lstrip().startswith("generation."):

@@ -49,6 +49,11 @@ class SpeechLLM(nn.Module):
         """Windows in which a question of so many 16 kHz samples is heard."""
         return max(1, -(-samples // self.encoder.window_samples))
 
+    def cut(self, question: np.ndarray) -> list[np.ndarray]:
+        """The windows [n_i] in which a question (16 kHz samples) is heard, at least one."""
+        window = self.encoder.window_samples
+        return [question[start : start + window] for start in range(0, max(len(question), 1), window)]
+
     def audio_length(self, samples: int) -> int:
         """Audio embeddings of one window of `samples` 16 kHz samples (10 a second, rounded down)."""
         if self.settings.compat == "paper":
@@ -67,8 +72,7 @@ class SpeechLLM(nn.Module):
     @torch.no_grad()
     def hear(self, questions: list[np.ndarray]) -> list[Tensor]:
         """Audio embeddings [A, H] of each question (16 kHz samples). Longer than the window: heard window by window, joined."""
-        cut = self.encoder.window_samples
-        pieces = [(i, q[start : start + cut]) for i, q in enumerate(questions) for start in range(0, max(len(q), 1), cut)]
+        pieces = [(i, piece) for i, question in enumerate(questions) for piece in self.cut(question)]
         states, frames = self.encode([piece for _, piece in pieces])
         heard: list[list[Tensor]] = [[] for _ in questions]
         for (i, piece), row, length in zip(pieces, states, frames, strict=True):

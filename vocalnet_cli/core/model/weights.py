@@ -9,25 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vocalnet_cli.core.config.schema import ModelSettings
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.folder import FORMAT, PARTS, read_config
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 
-FORMAT = "vocalnet-1"
-PARTS = ("encoder", "adaptor", "thinker", "talker", "vocoder")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def save_model(model: SpeechLLM, folder: Path, parts: set[str], dtype: str = "fp32", generation: dict[str, Any] | None = None) -> None:
+def save_model(
+    model: SpeechLLM,
+    folder: Path,
+    parts: set[str],
+    dtype: str = "fp32",
+    generation: dict[str, Any] | None = None,
+    recipe: str | None = None,
+) -> None:
     """Write the named parts of a model into `folder`, whole or not at all.
 
-    `generation` holds the settings `infer` uses by default. Floating-point weights are stored as `dtype`.
+    `generation` holds the settings `infer` uses by default, `recipe` names what the model was trained by. Floating-point weights
+    are stored as `dtype`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
@@ -35,10 +41,12 @@ def save_model(model: SpeechLLM, folder: Path, parts: set[str], dtype: str = "fp
         new.mkdir()
         kept = [part for part in PARTS if part in parts and getattr(model, part) is not None]
         for part in kept:
-            save_file(_stored(getattr(model, part), DTYPES[dtype]), new / f"{part}.safetensors")
+            write_tensors(new / f"{part}.safetensors", _stored(getattr(model, part), DTYPES[dtype]))
         if getattr(model, "tokenizer", None) is not None:
             model.tokenizer.save_pretrained(str(new))
-        config = {"format": FORMAT, "parts": kept, "model": model.settings.model_dump(mode="json"), "generation": generation or {}}
+        made_by = {} if recipe is None else {"recipe": recipe}
+        settings = model.settings.model_dump(mode="json")
+        config = {"format": FORMAT, **made_by, "parts": kept, "model": settings, "generation": generation or {}}
         (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, Path(name) / "old")
@@ -55,22 +63,6 @@ def _stored(part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         seen.add(tensor.data_ptr())
         stored[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
     return stored
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of one of our folders, checked. Raises MissingWeights or VocalnetError."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise MissingWeights(f"{folder}: no model there (config.json is missing)", "Name a folder written by `vocalnet train`, or `nano`.")
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise VocalnetError(f"{path}: format is not {FORMAT!r}", "Name a folder written by `vocalnet train`.")
-        config["model"] = ModelSettings.model_validate(config["model"])
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
-        first = str(error).splitlines()[0]
-        raise VocalnetError(f"{path}: not a model description ({first})", "The file is damaged: copy or train the model again.") from error
-    return config
 
 
 def load_part(part: nn.Module, folder: Path, name: str) -> None:

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, WhisperModel
 
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.folder import FORMAT
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
-from vocalnet_cli.core.model.weights import FORMAT, load_part
+from vocalnet_cli.core.model.weights import load_part
 from vocalnet_cli.core.training.stage_plan import STAGES
 
 

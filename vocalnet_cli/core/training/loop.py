@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -19,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from vocalnet_cli.core.config.schema import TrainSettings
 from vocalnet_cli.core.data.draws import Draws
 from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.training.run_log import RunLog
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, Stage
 
@@ -65,7 +65,7 @@ class StageTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         tensors = state_dict if state_dict is not None else model.state_dict()
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items() if name in learned}, folder / "model.safetensors")
+        write_tensors(folder / "model.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items() if name in learned})
 
 
 class Checkpoints(TrainerCallback):

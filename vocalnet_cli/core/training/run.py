@@ -13,6 +13,7 @@ import transformers
 from transformers import set_seed
 
 from vocalnet_cli.core.config.load import LoadedRecipe, save_resolved
+from vocalnet_cli.core.config.places import cache_folder, run_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import Interrupted, VocalnetError
 from vocalnet_cli.core.model.speech_llm import build_model
@@ -30,7 +31,7 @@ def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume:
     after SIGINT or SIGTERM, with the state saved.
     """
     recipe = loaded.recipe
-    folder = output or Path("runs") / loaded.name
+    folder = output or run_folder(loaded.name)
     parts = parts_to_train(loaded)
     _refuse_other_run(folder, resume)
     folders = locate_all(recipe, loaded.name)
@@ -41,7 +42,7 @@ def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume:
     set_seed(recipe.train.seed)
     model = build_model(recipe.model)
     load_init(model, folders)
-    stage = stage_class(str(recipe.stage))(recipe, model, Path(os.environ.get("VOCALNET_CACHE", "cache")), parts)
+    stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
     stage.load_examples()
     step, loss, stopped = train_stage(stage, folder, device, resume, quiet)
     if stopped is not None:
@@ -51,7 +52,8 @@ def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume:
         )
     stage.finish()
     model.eval()
-    save_model(model, folder / "model", stage.save_parts(), recipe.train.save_dtype, recipe.generation.model_dump(mode="json"))
+    generation = recipe.generation.model_dump(mode="json")
+    save_model(model, folder / "model", stage.save_parts(), recipe.train.save_dtype, generation, loaded.name)
     return {"recipe": loaded.name, "steps": step, "loss": loss, "left_out": stage.left_out, "model": str(folder / "model")}
 
 

@@ -158,7 +158,7 @@ def check_split(records: Sequence[Record], held_out: HeldOut | Path) -> None:
         if record.split in TEST_SPLITS:
             raise VocalnetError(
                 f"row `{record.id}` belongs to the test split `{record.split}`",
-                "train on the split `train` only: --set data.train_splits=[train]",
+                "use the split `train` only: --set data.train_splits=[train] in training, --split train elsewhere",
             )
         voice = held_out.broken_by_voice(record)
         if voice:

@@ -1,0 +1,14 @@
+"""`vocalnet prep`: corpora into checked manifests, and what is made of them. One file a step."""
+
+from __future__ import annotations
+
+import typer
+
+from vocalnet_cli.cli.prep.benchmark import benchmark
+from vocalnet_cli.cli.prep.lookup import lookup
+from vocalnet_cli.cli.prep.synth import synth
+from vocalnet_cli.cli.prep.validate import validate
+
+app = typer.Typer(no_args_is_help=True, help="Corpora into checked manifests: spoken questions, answers, splits.")
+for step in (synth, validate, benchmark, lookup):
+    app.command()(step)

@@ -1,0 +1,131 @@
+"""Measure one model on benchmarks: the one way from a model's folder to a report, whoever asks for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocalnet_cli import __version__
+from vocalnet_cli.core.config.places import cache_folder
+from vocalnet_cli.core.data.record import Record, write_text_atomically
+from vocalnet_cli.core.evaluation.benchmarks import Benchmark
+from vocalnet_cli.core.evaluation.lookup import BankFile, find_bank
+from vocalnet_cli.core.evaluation.report import answers, report
+from vocalnet_cli.core.evaluation.results import ResultsFile, Row
+from vocalnet_cli.core.evaluation.score import score
+from vocalnet_cli.core.evaluation.wer import Hearing, recogniser_identity
+from vocalnet_cli.core.generation.load import generation_settings, load_speaker, nano_folder
+from vocalnet_cli.core.model.device import pick_device, pick_dtype
+from vocalnet_cli.core.model.folder import recipe_of, weights_hash
+
+if TYPE_CHECKING:
+    from vocalnet_cli.core.evaluation.runner import Runner
+
+
+def measure(
+    folder: Path,
+    benchmarks: Sequence[Benchmark],
+    *,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+    fresh: bool = False,
+    output: Path | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    fail: Callable[[str], None] = lambda text: None,
+    advance: Callable[[str, int, int], None] = lambda benchmark, done, total: None,
+) -> dict[str, Any]:
+    """Ask the model of a folder the questions of `benchmarks` (the first `limit` of each) and score its answers.
+
+    Answers are kept in `cache_folder()`/eval by all they depend on, and only those that are not there are asked for, or all with
+    `fresh`; a measurement wholly from there loads neither model nor recogniser. `overrides` are `generation.KEY=VALUE`, `device` and
+    `dtype` as on the command line. With `output` also writes `output`/report.json (what is returned) and `output`/NAME.jsonl (a line
+    each question: what was expected, said and heard, right or wrong).
+
+    `note` hears remarks, `fail` why a question could not be answered (the report counts it in `failed`, and it is asked again next
+    time), `advance(benchmark, done, total)` each question. Returns the object `eval --json` prints (`evaluation/report.py`).
+
+    Raises UsageError for a device, type or override that cannot be, MissingWeights and VocalnetError for a model, recogniser or bank
+    that is not there or cannot be used, OSError for a folder that cannot be written.
+    """
+    settings = generation_settings(folder, overrides)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
+    bank = find_bank(folder)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # told before the first question, not after the last
+
+    @cache
+    def runner() -> Runner:
+        from vocalnet_cli.core.evaluation.runner import Runner  # with it comes transformers, which takes seconds
+
+        return Runner(lambda: load_speaker(folder, where, kind), settings, seed, bank)
+
+    asked = {
+        "weights_sha256": weights_hash(folder),
+        "settings": {**settings.model_dump(mode="json"), "seed": seed, "dtype": str(kind).removeprefix("torch.")},
+    }
+    scores: dict[str, Any] = {}
+    lines: dict[str, list[dict[str, Any]]] = {}
+    recognisers: dict[str, None] = {}
+    for benchmark in benchmarks:
+        records = benchmark.records[:limit]
+        rows, hearing = _asked(benchmark, records, asked, runner, bank, fresh, fail, advance)
+        if hearing.missing:
+            note(f"note: {hearing.name}: has no pronunciation for {', '.join(hearing.missing)} ({benchmark.name})")
+        recognisers[hearing.name] = None
+        scores[benchmark.name] = score(records, rows, hearing.alike)
+        lines[benchmark.name] = answers(records, rows, hearing.alike)
+    name = nano_folder().name if folder == nano_folder() else str(folder)
+    result = report(name, recipe_of(folder), {**asked, "recogniser": "; ".join(recognisers)}, scores)
+    if output is not None:
+        _write(output, result, lines)
+    return result
+
+
+def _asked(
+    benchmark: Benchmark,
+    records: Sequence[Record],
+    asked: dict[str, Any],
+    runner: Callable[[], Runner],
+    bank: BankFile | None,
+    fresh: bool,
+    fail: Callable[[str], None],
+    advance: Callable[[str, int, int], None],
+) -> tuple[list[Row], Hearing]:
+    """A row for each of `records`, each on disk as soon as it is there, and who listened. What is on disk already is not asked again."""
+    identity = {
+        "vocalnet": __version__,
+        "benchmark": benchmark.name,
+        "manifest_sha256": benchmark.sha256,
+        **asked,
+        "recogniser": recogniser_identity(benchmark.words),
+    }
+    rows = []
+    with ResultsFile(cache_folder() / "eval", identity) as results:
+        for record in records:
+            row = None if fresh else results.rows.get(record.id)
+            if row is not None and bank is None:
+                row = replace(row, lookup=None, bank=None)  # of a bank that is no longer there
+            elif row is None or (bank is not None and row.bank != bank.sha256):
+                results.begin(results.hearing or runner().recogniser(benchmark).hearing)
+                row = runner().ask(benchmark, record) if row is None else runner().look_up(benchmark, record, row)
+                results.add(row)
+            rows.append(row)
+            advance(benchmark.name, len(rows), len(records))
+            if row.error is not None:
+                fail(f"{benchmark.name} {row.id}: {row.error}")
+    assert results.hearing is not None, "a benchmark holds a question, and `begin` came before its answer"
+    return rows, results.hearing
+
+
+def _write(folder: Path, result: dict[str, Any], lines: dict[str, list[dict[str, Any]]]) -> None:
+    for name, rows in lines.items():
+        write_text_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text_atomically(folder / "report.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")

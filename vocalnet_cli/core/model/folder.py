@@ -1,0 +1,70 @@
+"""What a model's folder says about itself, read without loading a weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vocalnet_cli.core.config.load import resolved_name
+from vocalnet_cli.core.config.schema import ModelSettings
+from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+
+FORMAT = "vocalnet-1"
+PARTS = ("encoder", "adaptor", "thinker", "talker", "vocoder")
+
+LOOKUP_FILE = "lookup.safetensors"
+"""Bank of training questions (evaluation/lookup.py). It may lie beside the weights and is none of them."""
+
+_BLOCK = 1 << 20
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of one of our folders, checked. Raises MissingWeights or VocalnetError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise MissingWeights(f"{folder}: no model there (config.json is missing)", "Name a folder written by `vocalnet train`, or `nano`.")
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise VocalnetError(f"{path}: format is not {FORMAT!r}", "Name a folder written by `vocalnet train`.")
+        config["model"] = ModelSettings.model_validate(config["model"])
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise VocalnetError(f"{path}: not a model description ({first})", "The file is damaged: copy or train the model again.") from error
+    return config
+
+
+def recipe_of(folder: Path) -> str | None:
+    """Name of the recipe that made a model: what its config.json says, else that of the run it lies in; None if neither tells.
+
+    Raises what `read_config` raises.
+    """
+    name = read_config(folder).get("recipe")
+    return name if isinstance(name, str) else resolved_name(folder.resolve().parent)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of all that decides a model's answers: weights, settings, tokenizer, chat template."""
+    weights = [path for path in folder.glob("*.safetensors") if path.name != LOOKUP_FILE]
+    return sha256_of([*sorted(weights), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.jinja"))])
+
+
+def encoder_hash(folder: Path) -> str:
+    """SHA-256 of a model's encoder weights."""
+    return sha256_of([folder / "encoder.safetensors"])
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names, sizes and contents of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(f"{path.name} {path.stat().st_size}\n".encode())
+            while block := file.read(_BLOCK):
+                total.update(block)
+    return total.hexdigest()
