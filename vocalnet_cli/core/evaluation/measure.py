@@ -82,11 +82,14 @@ def measure(
         recognisers[hearing.name] = None
         scores[benchmark.name] = score(records, rows, hearing.alike)
         lines[benchmark.name] = answers(records, rows, hearing.alike)
-    name = nano_folder().name if folder == nano_folder() else str(folder)
-    result = report(name, recipe_of(folder), {**asked, "recogniser": "; ".join(recognisers)}, scores)
+    result = report(_shown(folder), recipe_of(folder), {**asked, "recogniser": "; ".join(recognisers)}, scores)
     if output is not None:
         _write(output, result, lines)
     return result
+
+
+def _shown(folder: Path) -> str:
+    return nano_folder().name if folder == nano_folder() else str(folder)
 
 
 def _asked(
