@@ -17,13 +17,15 @@ class StagePlan:
     trains: tuple[str, ...]
     needs: tuple[str, ...]
     where: str
+    may: tuple[str, ...] = ()
+    """Parts that learn only where `train.parts` names them."""
 
 
 STAGES = {
     "lm": StagePlan(("thinker",), (), "lm:LmStage"),
     "encoder": StagePlan(("encoder", "adaptor"), ("tokenizer", "thinker"), "encoder:EncoderStage"),
     "speech-tokenizer": StagePlan(("vocoder",), (), "speech_tokenizer:SpeechTokenizerStage"),
-    "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage"),
+    "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage", may=("encoder",)),
     "speak": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "vocoder"), "speak:SpeakStage"),
 }
 
@@ -39,8 +41,9 @@ def parts_to_train(loaded: LoadedRecipe) -> tuple[str, ...]:
     recipe = loaded.recipe
     if recipe.stage is None:
         raise RecipeError(f"recipe {loaded.name} has no stage: others extend it", "`vocalnet recipes` lists those that train.")
-    allowed = STAGES[recipe.stage].trains
-    wanted = tuple(recipe.train.parts) if recipe.train.parts is not None else allowed
+    plan = STAGES[recipe.stage]
+    allowed = plan.trains + plan.may
+    wanted = tuple(recipe.train.parts) if recipe.train.parts is not None else plan.trains
     wrong = [part for part in wanted if part not in allowed]
     if wrong or not wanted:
         raise RecipeError(

@@ -1,9 +1,10 @@
-"""Stage `align` (stage 1 of the paper): speech to text. Adaptor and LoRA learn, the encoder is frozen."""
+"""Stage `align` (stage 1 of the paper): speech to text. Adaptor and LoRA learn; the encoder is frozen unless `train.parts` names it."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.thinker import add_lora, last_hidden, merge_lora, text_logits
 from vocalnet_cli.core.training.stages.heard import HeardStage, Source
 from vocalnet_cli.core.training.stages.stage import IGNORE, kinds_of, pad, text_loss
@@ -19,6 +20,13 @@ class AlignStage(HeardStage):
         if self.lora:
             self.model.thinker = add_lora(self.model.thinker, self.recipe.model.thinker.lora)
         self.model.adaptor.requires_grad_("adaptor" in parts)
+        self.encoder_learns = "encoder" in parts
+        self.model.encoder.requires_grad_(self.encoder_learns)
+        self.model.encoder.embed_positions.requires_grad_(False)
+        if self.encoder_learns and self.recipe.data.cache:
+            raise RecipeError(
+                "data.cache is true, but train.parts names the encoder: cached states would not learn", "Set data.cache to false."
+            )
 
     def load_examples(self) -> None:
         train, dev = self.rows()
@@ -27,7 +35,7 @@ class AlignStage(HeardStage):
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
 
     def trained(self) -> tuple[str, ...]:
-        return ("adaptor", "thinker")
+        return ("encoder", "adaptor", "thinker") if self.encoder_learns else ("adaptor", "thinker")
 
     def length(self, example: Example) -> int:
         return self.source_length(example[0])

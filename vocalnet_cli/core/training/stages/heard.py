@@ -37,6 +37,8 @@ class Spliced:
 class HeardStage(Stage):
     """A stage whose input is spoken questions."""
 
+    encoder_learns = False
+
     def rows(self) -> tuple[list[Record], list[Record]]:
         train, dev = super().rows()
         return (train, dev) if self.written else (self._short_enough(train), self._short_enough(dev))
@@ -114,8 +116,9 @@ class HeardStage(Stage):
     def audio(self, heard: Tensor, heard_lengths: Tensor) -> tuple[Tensor, list[int]]:
         """Audio embeddings [B, A, H] and how many of each row are real."""
         if not self.recipe.data.cache:
-            with torch.no_grad():
+            if not self.encoder_learns:
                 self.model.encoder.eval()
+            with torch.set_grad_enabled(self.encoder_learns and self.training):
                 heard = self.model.encoder.encode(heard.transpose(1, 2).to(self.model.dtype), heard_lengths)
                 heard_lengths = encoder_frames(heard_lengths)
         return self.model.adaptor(heard.to(self.model.dtype)), (heard_lengths // self.model.adaptor.stack).tolist()
