@@ -249,6 +249,15 @@ class GenerationSettings(Settings):
     """Speak while the text is still being written; false waits for the whole text."""
 
 
+class EvalSettings(Settings):
+    """What the finished model is asked when `vocalnet recipes run` measures it."""
+
+    benchmarks: list[str] = []
+    """Question sets by name, or manifests relative to the working directory; none = every set the package carries."""
+    limit: int | None = Field(None, gt=0)
+    """Questions asked of each set, from its start; none asks all."""
+
+
 class PaperRow(Settings):
     """The row of a paper a recipe stands for."""
 
@@ -260,6 +269,8 @@ class PaperRow(Settings):
     """Row label."""
     expect: dict[str, float] = {}
     """The paper's numbers, by unit-carrying name (`wer_percent`, `utmos`)."""
+    place: int | None = Field(None, gt=0)
+    """Where the row stands in its table, 1 being the first; rows without a place come last, by name."""
 
 
 class Recipe(Settings):
@@ -277,6 +288,7 @@ class Recipe(Settings):
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     generation: GenerationSettings = GenerationSettings()
+    eval: EvalSettings = EvalSettings()
     tried: list[str] = []
     """What did not help, one line each, with its number."""
 
