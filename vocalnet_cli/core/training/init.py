@@ -17,47 +17,70 @@ from vocalnet_cli.core.model.weights import load_part
 from vocalnet_cli.core.training.stage_plan import STAGES
 
 
-def locate(where: str, recipe_name: str, part: str) -> Path:
-    """Folder of a part's weights: a local folder, or a hub id that is already in the local hub cache.
-
-    Raises MissingWeights with the command that gets them and the laptop twin of the recipe.
-    """
+def locate(where: str) -> Path | None:
+    """Folder of a part's weights: a local folder, or a hub id that is already in the local hub cache; none if not on this machine."""
     if Path(where).is_dir():
         return Path(where)
-    if where.count("/") == 1 and not where.startswith((".", "runs/")):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    if not _is_hub_id(where):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        try:
-            return Path(snapshot_download(where, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
-            get = f"Get it with `hf download {where}`"
-    else:
-        get = f"Train it first (`vocalnet train --recipe {_maker(where)}`)"
-    family, _, short = recipe_name.rpartition("/")
-    twin = "" if family in ("", "nano") else f", or run the laptop version: vocalnet train --recipe nano/{short}"
-    raise MissingWeights(f"recipe {recipe_name} starts its {part} from {where}: not on this machine", f"{get}{twin}")
+    try:
+        return Path(snapshot_download(where, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
+        return None
 
 
-def _maker(where: str) -> str:
-    return where.removeprefix("runs/").removesuffix("/").removesuffix("/model")
+def how_to_get(where: str) -> str:
+    """The command that brings weights that are missing to this machine."""
+    if _is_hub_id(where):
+        return f"hf download {where}"
+    return f"vocalnet train --recipe {where.removeprefix('runs/').removesuffix('/').removesuffix('/model')}"
 
 
-def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
-    """Folder of every part the recipe starts from. Raises before anything is built when one is missing."""
+def _is_hub_id(where: str) -> bool:
+    return where.count("/") == 1 and not where.startswith((".", "runs/"))
+
+
+def missing_init(recipe: Recipe, recipe_name: str) -> dict[str, list[str]]:
+    """Folders or hub ids the recipe starts from that are not on this machine, each with its parts.
+
+    Raises VocalnetError when the recipe does not say where a part that its stage needs comes from.
+    """
     assert recipe.stage is not None
     needs = STAGES[recipe.stage].needs
     if recipe.data.questions == "written":
         needs = tuple(part for part in needs if part not in ("encoder", "adaptor"))  # nothing is heard
-    missing = [part for part in needs if part not in recipe.init]
-    if "vocoder" in missing and recipe.model.vocoder is None:
-        missing.remove("vocoder")  # rows then carry their speech tokens
-    if missing:
+    unnamed = [part for part in needs if part not in recipe.init]
+    if "vocoder" in unnamed and recipe.model.vocoder is None:
+        unnamed.remove("vocoder")  # rows then carry their speech tokens
+    if unnamed:
         raise VocalnetError(
-            f"recipe {recipe_name}: stage {recipe.stage} needs weights of {', '.join(missing)}",
-            f"Say where they are: --set init.{missing[0]}=FOLDER",
+            f"recipe {recipe_name}: stage {recipe.stage} needs weights of {', '.join(unnamed)}",
+            f"Say where they are: --set init.{unnamed[0]}=FOLDER",
         )
-    return {part: locate(where, recipe_name, part) for part, where in recipe.init.items()}
+    missing: dict[str, list[str]] = {}
+    for part, where in recipe.init.items():
+        if locate(where) is None:
+            missing.setdefault(where, []).append(part)
+    return missing
+
+
+def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
+    """Folder of every part the recipe starts from.
+
+    Raises MissingWeights before anything is built when one is missing, with the command that gets it and the laptop twin of
+    the recipe, and what `missing_init` raises.
+    """
+    for where, parts in missing_init(recipe, recipe_name).items():
+        family, _, short = recipe_name.rpartition("/")
+        twin = "" if family in ("", "nano") else f", or run the laptop version: vocalnet train --recipe nano/{short}"
+        raise MissingWeights(
+            f"recipe {recipe_name} starts its {', '.join(parts)} from {where}: not on this machine",
+            f"Get it first: `{how_to_get(where)}`{twin}",
+        )
+    return {part: folder for part, where in recipe.init.items() if (folder := locate(where)) is not None}
 
 
 def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:

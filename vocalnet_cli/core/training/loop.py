@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -174,7 +175,7 @@ def train_stage(stage: Stage, folder: Path, device: str, resume: bool, quiet: bo
         finally:
             log.close()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if losses and losses[-1] != losses[-1]:
+    if losses and not math.isfinite(losses[-1]):
         raise VocalnetError(f"the loss is not a number at step {trainer.state.global_step}", "Lower train.lr, or set train.dtype to fp32.")
     return trainer.state.global_step, losses[-1] if losses else None, checkpoints.stopped_by
 

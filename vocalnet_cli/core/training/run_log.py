@@ -87,20 +87,24 @@ class RunLog(TrainerCallback):
             print(json.dumps(line), file=sys.stderr, flush=True)
 
 
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl; none if there is no file. The last line of a killed run may be cut, and is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
 def _keep_lines(path: Path, last_step: int) -> None:
     """Drop lines past the step a run resumes from, so that the file reads like one straight run."""
     if not path.is_file():
         return
-    kept = []
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue  # the last line of a killed run may be cut
-        if line.get("step", 0) <= last_step:
-            kept.append(text + "\n")
+    kept = [line for line in read_metrics(path) if line.get("step", 0) <= last_step]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
     os.replace(temporary, path)
 
 
