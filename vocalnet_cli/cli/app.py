@@ -21,7 +21,7 @@ app.add_typer(prep.app, name="prep")
 app.command()(train.train)
 app.command()(infer.infer)
 app.command("eval")(eval_command.evaluate)
-app.command()(recipes.recipes)
+app.add_typer(recipes.app, name="recipes")
 
 
 def _print_version(asked: bool) -> None:

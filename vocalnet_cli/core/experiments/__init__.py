@@ -1,0 +1,1 @@
+"""Whole tables of a paper: every row trained with several seeds, measured and summed up."""

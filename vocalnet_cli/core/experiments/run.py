@@ -1,0 +1,123 @@
+"""Train, measure and sum up the cells of a table, one after the other."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vocalnet_cli.core.errors import Interrupted, VocalnetError
+from vocalnet_cli.core.experiments import evaluate
+from vocalnet_cli.core.experiments.grid import Cell, Grid
+from vocalnet_cli.core.experiments.plan import check_ready
+from vocalnet_cli.core.experiments.summary import losses_of, scores_of, write_results
+from vocalnet_cli.core.training.run import run_training
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what happens."""
+
+    note: Callable[[str], None]
+    """A line for people: which cell is run, how it went."""
+    failed: Callable[[str], None]
+    """A line about what went wrong."""
+    asked: evaluate.Asked
+
+
+def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) -> dict[str, Any]:
+    """Run every cell that is not done, and rewrite results.json after each; returns what it holds.
+
+    A cell that fails is told, counted in `failed`, and left behind. Raises what `check_ready` raises before anything is run, and
+    Interrupted with the command `again` after SIGINT, or SIGTERM in training, with the state saved.
+    """
+    check_ready(grid)
+    failures: list[dict[str, Any]] = []
+    results = write_results(grid, failures)
+    for number, cell in enumerate(grid.asked, 1):
+        if (left := cell.left) == "done":
+            continue
+        watch.note(f"[{number} of {len(grid.asked)}] {cell}: {left}{_time_left(grid, number - 1)}")
+        try:
+            run_cell(cell, device, watch, quiet)
+        except Interrupted as error:
+            raise Interrupted(f"{cell}: {error.problem}", f"Continue with: {again}") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"{cell}: interrupted, state saved in {cell.folder}", f"Continue with: {again}") from error
+        except (VocalnetError, RuntimeError, ValueError) as error:  # one bad run must not lose the others
+            reason = error.problem if isinstance(error, VocalnetError) else " ".join(f"{type(error).__name__}: {error}".split())
+            watch.failed(f"{cell}: {reason}")
+            failures.append({"row": cell.row.name, "seed": cell.seed, "error": reason})
+        else:
+            watch.note(f"[{number} of {len(grid.asked)}] {cell}: {_outcome(cell)}")
+        results = write_results(grid, failures)
+    return results
+
+
+def run_cell(cell: Cell, device: str, watch: Watch, quiet: bool) -> None:
+    """Do what is left of a cell: train it as `vocalnet train` does, measure it, write its scores to cell.json.
+
+    Checkpoints are removed once the model is there. Raises VocalnetError if a question could not be answered, and what training raises.
+    """
+    if cell.left in ("train", "resume"):
+        shutil.rmtree(cell.folder / "eval", ignore_errors=True)  # answers of other weights are of no use
+        with _timed(cell, "train_seconds"):
+            run_training(cell.loaded, cell.folder, device, resume=True, quiet=quiet)
+        gc.collect()  # the trainer and its model hold each other: they would lie beside those of the next cell
+    shutil.rmtree(cell.folder / "checkpoints", ignore_errors=True)
+    wanted = cell.loaded.recipe.eval
+    with _timed(cell, "eval_seconds"):
+        measured = evaluate.measure(
+            cell.model,
+            wanted.benchmarks,
+            limit=wanted.limit,
+            device=device,
+            seed=cell.seed,
+            output=cell.folder / "eval",
+            resume=True,
+            asked=watch.asked,
+            notify=watch.failed,
+        )
+    failed = sum(one["failed"] for one in measured["benchmarks"].values())
+    if failed:
+        raise VocalnetError(f"{failed} questions could not be answered", "Run the same command again to ask them again.")
+    cell.store(**losses_of(cell.folder / "metrics.jsonl"), **scores_of(measured), scores=measured)
+
+
+@contextmanager
+def _timed(cell: Cell, name: str) -> Iterator[None]:
+    """Add the seconds spent, in this session and in those before that were stopped."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        cell.store(**{name: round(cell.stored().get(name, 0.0) + time.monotonic() - start, 1)})
+
+
+def _time_left(grid: Grid, passed: int) -> str:
+    """`, about 12 min left` once a cell is done: those to come take what those of their row took, or else the mean."""
+    took = [(cell.row.name, _seconds(cell)) for cell in grid.cells if cell.left == "done"]
+    if not took:
+        return ""
+    seconds = 0.0
+    for cell in grid.asked[passed:]:
+        if cell.left != "done":
+            own = [spent for row, spent in took if row == cell.row.name]
+            seconds += statistics.fmean(own or [spent for _, spent in took])
+    return f", about {seconds / 60:.0f} min left" if seconds >= 60 else f", about {seconds:.0f} s left"
+
+
+def _seconds(cell: Cell) -> float:
+    stored = cell.stored()
+    return sum(stored.get(name, 0.0) for name in ("train_seconds", "eval_seconds"))
+
+
+def _outcome(cell: Cell) -> str:
+    stored = cell.stored()
+    told = [f"{label} {stored[name]:.1f} %" for name, label in (("wer", "WER"), ("s2s", "speech right")) if name in stored]
+    return ", ".join([*told, f"loss {stored['loss']:.3f}"] if "loss" in stored else told) or "done"
