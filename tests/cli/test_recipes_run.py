@@ -15,7 +15,7 @@ import yaml
 
 from tests.tiny import save_tiny, tiny_settings
 from vocalnet_cli.core.config import find
-from vocalnet_cli.core.experiments import evaluate, plan, run
+from vocalnet_cli.core.experiments import plan, run
 from vocalnet_cli.core.training.loop import Checkpoints
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits"
@@ -83,7 +83,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         scores = {"n": 2, "failed": 0, "truncated": 0.0, "accuracy": {"s2t": 50.0, "s2s": 25.0}}
         return {"benchmarks": {"first": {**scores, "wer": 10.0 + seed}, "second": {**scores, "wer": 20.0 + seed, "truncated": 50.0}}}
 
-    monkeypatch.setattr(evaluate, "measure", measure)
+    monkeypatch.setattr(run, "measure", measure)
     monkeypatch.setattr(plan, "check_benchmarks", lambda *_: None)
     return cells
 
@@ -141,7 +141,7 @@ def test_a_failing_run_is_counted_and_the_others_go_on(root: Path, vocalnet: Cal
 
 
 def test_questions_that_fail_leave_the_run_to_be_measured(root: Path, vocalnet: Callable, measured: list, monkeypatch) -> None:
-    whole = evaluate.measure
+    whole = run.measure
 
     def failing(*args: object, **options: object) -> dict:
         result = whole(*args, **options)
@@ -149,10 +149,10 @@ def test_questions_that_fail_leave_the_run_to_be_measured(root: Path, vocalnet: 
         return result
 
     command = ("recipes", "run", "--table", "5", "--seeds", "1", "--limit-rows", "ntp", "--json", "--quiet")
-    monkeypatch.setattr(evaluate, "measure", failing)
+    monkeypatch.setattr(run, "measure", failing)
     told = vocalnet(*command)
     assert told.code == 1 and "1 questions could not be answered" in told.err and json.loads(told.out)["rows"]["ntp"]["runs"] == []
-    monkeypatch.setattr(evaluate, "measure", whole)
+    monkeypatch.setattr(run, "measure", whole)
     monkeypatch.setattr(run, "run_training", None)  # nothing is trained again
     assert len(json.loads(vocalnet(*command).out)["rows"]["ntp"]["runs"]) == 1
 
@@ -207,15 +207,15 @@ def test_a_stopped_table_goes_on_to_the_same_numbers(root: Path, vocalnet: Calla
 
 def test_a_stop_while_questions_are_asked_keeps_the_model(root: Path, vocalnet: Callable, measured: list, monkeypatch) -> None:
     command = ("recipes", "run", "--table", "5", "--seeds", "1", "--limit-rows", "ntp", "-o", "out")
-    whole = evaluate.measure
+    whole = run.measure
 
     def stopped(*_: object, **__: object) -> dict:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "measure", stopped)
+    monkeypatch.setattr(run, "measure", stopped)
     told = vocalnet(*command, "--quiet")
     assert told.code == 130 and "ntp, seed 0: interrupted" in told.err and "vocalnet recipes run --table 5" in told.err
-    monkeypatch.setattr(evaluate, "measure", whole)
+    monkeypatch.setattr(run, "measure", whole)
     assert "evaluate" in vocalnet(*command, "--dry-run").out
     monkeypatch.setattr(run, "run_training", None)  # nothing is trained again
     assert vocalnet(*command).code == 0 and measured == [("ntp", 0)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vocalnet_cli.core.errors import MissingWeights, VocalnetError
-from vocalnet_cli.core.experiments.evaluate import check_benchmarks
+from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError, VocalnetError
+from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
+from vocalnet_cli.core.evaluation.wer import recogniser_identity
 from vocalnet_cli.core.experiments.grid import Cell, Grid
 from vocalnet_cli.core.training.init import how_to_get, missing_init
 from vocalnet_cli.core.training.run import dry_run
@@ -77,3 +79,12 @@ def _to_train(grid: Grid) -> dict[str, Cell]:
         if cell.left in ("train", "resume"):
             cells.setdefault(cell.row.name, cell)
     return cells
+
+
+def check_benchmarks(recipe: str, names: Sequence[str]) -> None:
+    """Raise before a model is trained that could not be measured: no such question set, or no recogniser installed."""
+    try:
+        load_benchmarks(names)
+    except UsageError as error:
+        raise RecipeError(f"recipe {recipe}, eval.benchmarks: {error.problem.removeprefix('--benchmark ')}", error.hint) from error
+    recogniser_identity([])

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vocalnet_cli.core.errors import Interrupted, VocalnetError
-from vocalnet_cli.core.experiments import evaluate
+from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
+from vocalnet_cli.core.evaluation.measure import measure
 from vocalnet_cli.core.experiments.grid import Cell, Grid
 from vocalnet_cli.core.experiments.plan import check_ready
 from vocalnet_cli.core.experiments.summary import losses_of, scores_of, write_results
@@ -27,7 +28,8 @@ class Watch:
     """A line for people: which cell is run, how it went."""
     failed: Callable[[str], None]
     """A line about what went wrong."""
-    asked: evaluate.Asked
+    asked: Callable[[str, int, int], None]
+    """Told of each question: benchmark, questions asked, questions in all."""
 
 
 def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) -> dict[str, Any]:
@@ -65,23 +67,21 @@ def run_cell(cell: Cell, device: str, watch: Watch, quiet: bool) -> None:
     Checkpoints are removed once the model is there. Raises VocalnetError if a question could not be answered, and what training raises.
     """
     if cell.left in ("train", "resume"):
-        shutil.rmtree(cell.folder / "eval", ignore_errors=True)  # answers of other weights are of no use
         with _timed(cell, "train_seconds"):
             run_training(cell.loaded, cell.folder, device, resume=True, quiet=quiet)
         gc.collect()  # the trainer and its model hold each other: they would lie beside those of the next cell
     shutil.rmtree(cell.folder / "checkpoints", ignore_errors=True)
     wanted = cell.loaded.recipe.eval
     with _timed(cell, "eval_seconds"):
-        measured = evaluate.measure(
+        measured = measure(
             cell.model,
-            wanted.benchmarks,
+            load_benchmarks(wanted.benchmarks),
             limit=wanted.limit,
             device=device,
             seed=cell.seed,
             output=cell.folder / "eval",
-            resume=True,
-            asked=watch.asked,
-            notify=watch.failed,
+            advance=watch.asked,
+            fail=watch.failed,
         )
     failed = sum(one["failed"] for one in measured["benchmarks"].values())
     if failed:
