@@ -40,13 +40,13 @@ class LayerStack(nn.Module):
 
 
 def rotary_table(positions: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [1, N, head_dim] of positions [N], in Llama's half-rotation layout.
+    """Cosines and sines [B, N, head_dim] of positions [N] or [B, N] (B is 1 for [N]), in Llama's half-rotation layout.
 
     Computed here in single precision: transformers keeps the frequencies in a buffer, which `module.to(bfloat16)` would round.
     """
     steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, None].float() * ROPE_THETA**-steps
-    angles = torch.cat([angles, angles], dim=-1)[None]
+    angles = torch.atleast_2d(positions)[..., None].float() * ROPE_THETA**-steps
+    angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 

@@ -45,7 +45,7 @@ class SpeechSampling:
     top_p: float = 1.0
     """Keep the likeliest tokens whose probabilities reach this sum; 1 keeps all."""
     repetition_penalty: float = 1.0
-    """Divides the probability of each recent token, once however often it occurred; 1 is off."""
+    """Divides the probability of each recent token, once however often it occurred (or by the released rule); 1 is off."""
     repetition_window: int = 0
     """How many recent tokens that covers."""
     max_speech_tokens: int = 2048
@@ -65,19 +65,21 @@ class TalkerState:
     stacks: list[GrowingCache]
     """Caches of the decoder and of each prediction module in use."""
     rows: Tensor
-    """Long [N]: row numbers of what the stacks' caches hold."""
+    """Long [B, N]: row numbers of what the stacks' caches hold."""
     pending: Tensor
     """Long [B, n]: tokens drawn last, not yet read; SOS at first."""
     recent: Tensor
-    """Long [B, <= repetition_window]: tokens the repetition penalty looks back on."""
+    """Long [B, n]: the newest tokens drawn, as many as the repetition penalty looks back on."""
+    total: Tensor
+    """Long [B]: text rows of each answer, BOS included, as far as they are known."""
     waiting: list[Tensor] = field(default_factory=list)
     """Projected text [B, n, H] that the decoder has not read yet (only when not streaming)."""
     text: int = 0
-    """Text rows the decoder has read, BOS included."""
+    """Text columns the decoder has read, BOS included."""
     speech: int = 0
     """Speech rows the decoder has read."""
-    tokens: int = 0
-    """Speech tokens handed out."""
+    drawn: int = 0
+    """Speech tokens drawn."""
     text_complete: bool = False
     done: bool = False
     """The answer has ended: EOS was drawn, or the limit is reached."""
@@ -100,4 +102,13 @@ class Talker(nn.Module, ABC):
 
         Returns the new speech codes, long [n_new]; special ids never leave. With `limit`, stops as soon as that many are out:
         call again without text to go on. An empty result means that the talker waits for text, or that `state.done`.
+        """
+
+    @abstractmethod
+    def speak(
+        self, hidden: Tensor, lengths: Tensor, streaming: bool, tokens_per_step: int, sampling: SpeechSampling | None = None
+    ) -> list[list[int]]:
+        """The speech codes of several answers whose whole text is there: states [B, L, H], of which `lengths` long [B] are real.
+
+        Each answer is the one that `step` would give it by itself under the same mode.
         """

@@ -1,4 +1,8 @@
-"""Cached decoding of the next-token and chained multi-token talkers, in the masks and positions they were trained with."""
+"""Cached decoding of the next-token and chained multi-token talkers, by the rules of `compat` `paper` and `released`.
+
+Under `paper` every row has the mask and position it was trained with; `released` decodes as the released code does, without its
+defects. Both are functions of lengths alone, so an answer is the same streamed, whole, alone or in a batch.
+"""
 
 from __future__ import annotations
 
@@ -9,56 +13,79 @@ from torch import Tensor
 
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.cache import GrowingCache
+from vocalnet_cli.core.model.compat import RULES, Rules
 from vocalnet_cli.core.model.talker import masks
 from vocalnet_cli.core.model.talker.contract import SpeechSampling, TalkerState
-from vocalnet_cli.core.model.talker.sampling import draw
+from vocalnet_cli.core.model.talker.sampling import divided, draw
 
 if TYPE_CHECKING:
     from vocalnet_cli.core.model.talker.ntp import NtpTalker
 
 
-def begin(talker: NtpTalker, batch: int, streaming: bool, tokens_per_step: int, sampling: SpeechSampling) -> TalkerState:
-    """State of a new answer."""
+def check_tokens_per_step(talker: NtpTalker, tokens_per_step: int) -> None:
+    """Raises VocalnetError when the talker has too few heads."""
     most = len(talker.extra) + 1
     if not 1 <= tokens_per_step <= most:
         raise VocalnetError(
             f"tokens_per_step is {tokens_per_step}: this talker has {len(talker.extra)} modules, so 1 to {most} fit.",
             "Set generation.tokens_per_step within that range.",
         )
-    if talker.compat != "paper":
-        raise VocalnetError(
-            f"compat is {talker.compat!r}: only talkers trained under 'paper' can speak.", "Train a talker with model.compat: paper."
-        )
-    if batch != 1:
-        raise ValueError(f"one state speaks one answer, not {batch}: begin one state an answer")
-    device = talker.embedding.weight.device
+
+
+def begin(talker: NtpTalker, batch: int, streaming: bool, tokens_per_step: int, sampling: SpeechSampling) -> TalkerState:
+    """State of `batch` new answers that advance together."""
+    check_tokens_per_step(talker, tokens_per_step)
+    start = torch.full((batch, 1), talker.sos, device=talker.embedding.weight.device)
+    counts_start = _rules(talker).penalty_divides_scores and not streaming
     return TalkerState(
         streaming=streaming,
         tokens_per_step=tokens_per_step,
         sampling=sampling,
         projector=GrowingCache(),
         stacks=[GrowingCache() for _ in range(tokens_per_step)],
-        rows=torch.empty(0, dtype=torch.long, device=device),
-        pending=torch.full((batch, 1), talker.sos, device=device),
-        recent=torch.empty((batch, 0), dtype=torch.long, device=device),
+        rows=start[:, :0],
+        pending=start,
+        recent=start[:, : 1 if counts_start and sampling.repetition_window else 0],
+        total=torch.zeros_like(start[:, 0]),
     )
 
 
 def step(talker: NtpTalker, state: TalkerState, hidden: Tensor | None, last: bool, limit: int | None) -> Tensor:
     """Reads text, then speaks while the text rows that the pending speech rows may see are all there."""
+    if len(state.pending) != 1:
+        raise ValueError(f"one state speaks one answer here, not {len(state.pending)}: `speak` takes several")
     if not state.done:
         _read_text(talker, state, hidden, last)
     spoken: list[int] = []
     while not state.done and _may_speak(talker, state) and (limit is None or len(spoken) < limit):
-        spoken += _speak(talker, state)
+        tokens, state.done = _hand_out(talker, state, _draw_step(talker, state)[0].tolist())
+        spoken += tokens
     return torch.tensor(spoken, dtype=torch.long)
 
 
-def _may_speak(talker: NtpTalker, state: TalkerState) -> bool:
-    if state.text_complete:
-        return True
-    last_row = state.speech + state.pending.shape[1] - 1
-    return state.streaming and masks.text_view(last_row, *talker.chunks) <= state.text
+def speak(
+    talker: NtpTalker, hidden: Tensor, lengths: Tensor, streaming: bool, tokens_per_step: int, sampling: SpeechSampling
+) -> list[list[int]]:
+    """The tokens of several answers at once; those that ended wait for the others."""
+    state = begin(talker, len(hidden), streaming, tokens_per_step, sampling)
+    state.waiting.append(talker.project(hidden.to(state.rows.device), state.projector))
+    state.text_complete = True
+    _read_waiting(talker, state, lengths.to(state.rows.device) + 1)
+    spoken: list[list[int]] = [[] for _ in hidden]
+    done = [False] * len(hidden)
+    while not all(done):
+        for row, tokens in enumerate(_draw_step(talker, state).tolist()):
+            if not done[row]:
+                new, done[row] = _hand_out(talker, state, tokens)
+                spoken[row] += new
+    return spoken
+
+
+def _rules(talker: NtpTalker) -> Rules:
+    return RULES[talker.compat]
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
 
 
 def _read_text(talker: NtpTalker, state: TalkerState, hidden: Tensor | None, last: bool) -> None:
@@ -69,59 +96,115 @@ def _read_text(talker: NtpTalker, state: TalkerState, hidden: Tensor | None, las
         state.waiting.append(talker.project(hidden.to(state.rows.device), state.projector))
     complete = last and not state.text_complete
     state.text_complete = state.text_complete or last
+    if complete or (state.waiting and state.streaming):
+        if state.waiting or state.text == 0:
+            fresh = sum(part.shape[1] for part in state.waiting) + (state.text == 0)
+            _read_waiting(talker, state, state.total + fresh)
+
+
+def _read_waiting(talker: NtpTalker, state: TalkerState, total: Tensor) -> None:
+    """The decoder reads what waits; of each answer's text rows, `total` [B] with BOS are real by now."""
     if state.text == 0:
-        ready = (bool(state.waiting) and state.streaming) or complete
-        if ready:
-            state.waiting.insert(0, talker.embedding(torch.full_like(state.pending, talker.bos)))
-    else:
-        ready = bool(state.waiting)
-    if not ready:
-        return
+        state.waiting.insert(0, talker.embedding(torch.full_like(state.pending, talker.bos)))
     text = torch.cat(state.waiting, dim=1)
     state.waiting = []
     start, state.text = state.text, state.text + text.shape[1]
-    _forward(talker, state, text, torch.arange(start, state.text, device=text.device))
+    state.total = total
+    rows = torch.arange(start, state.text, device=text.device).expand(len(text), -1)
+    rows = torch.where(rows < total[:, None], rows, masks.EVERYTHING)
+    rules = _rules(talker)
+    causal = torch.full_like(total, state.streaming or rules.causal_text, dtype=torch.bool)
+    limits = masks.text_limits(rows, causal, *talker.chunks, talker.compat)
+    _forward(talker, state, text, rows, masks.positions(rows, 0, talker.compat), limits, chained=not rules.modules_read_decoder)
 
 
-def _forward(talker: NtpTalker, state: TalkerState, states: Tensor, rows: Tensor) -> list[Tensor]:
-    """New rows [B, n, H] with numbers [n] through decoder and modules; the un-normed states after each."""
-    state.rows = torch.cat([state.rows, rows])
-    streaming = torch.tensor([state.streaming], device=rows.device)
-    seen = masks.attends(rows, state.rows, masks.text_limits(rows, streaming, *talker.chunks, talker.compat))[:, None]
-    rotary = talker.rotary(masks.positions(rows, 0, talker.compat))
-    stacks = [talker.decoder, *(module.stack for module in talker.extra)]
-    chain = []
-    for stack, cache in zip(stacks, state.stacks, strict=False):
-        states = stack(states, rotary, seen, cache)
-        chain.append(states)
+def _forward(
+    talker: NtpTalker, state: TalkerState, states: Tensor, rows: Tensor, positions: Tensor, limits: Tensor, chained: bool
+) -> list[Tensor]:
+    """New rows [B, n, H] with numbers, positions and text limits [B, n] through decoder and modules; the un-normed states after each."""
+    state.rows = torch.cat([state.rows, rows], dim=1)
+    seen = masks.attends(rows, state.rows, limits)[:, None]
+    rotary = talker.rotary(positions)
+    chain = [talker.decoder(states, rotary, seen, state.stacks[0])]
+    for module, cache in zip(talker.extra, state.stacks[1:], strict=False):
+        chain.append(module.stack(chain[-1 if chained else 0], rotary, seen, cache))
     return chain
 
 
-def _speak(talker: NtpTalker, state: TalkerState) -> list[int]:
-    """One step: reads the pending rows and draws `tokens_per_step` tokens from the last of them."""
+# --- speech --------------------------------------------------------------------------------------------------------
+
+
+def _may_speak(talker: NtpTalker, state: TalkerState) -> bool:
+    if state.text_complete:
+        return True
+    if not state.streaming:
+        return False
+    text_chunk, speech_chunk = talker.chunks
+    if _rules(talker).views_by_chunk:
+        return 1 + text_chunk * (state.drawn // speech_chunk + 1) <= state.text
+    last_row = state.speech + state.pending.shape[1] - 1
+    return masks.text_view(last_row, text_chunk, speech_chunk) <= state.text
+
+
+def _draw_step(talker: NtpTalker, state: TalkerState) -> Tensor:
+    """One step: reads the pending rows and draws `tokens_per_step` tokens [B, n] from the last of them."""
     count = state.pending.shape[1]
-    rows = -1 - torch.arange(state.speech, state.speech + count, device=state.rows.device)
-    chain = _forward(talker, state, talker.embedding(state.pending), rows)
+    rows = (-1 - torch.arange(state.speech, state.speech + count, device=state.rows.device)).expand(len(state.pending), -1)
+    chain = _forward(talker, state, talker.embedding(state.pending), rows, *_speech_view(talker, state, rows), chained=True)
     state.speech += count
     heads = [(talker.norm, talker.head), *((module.norm, module.head) for module in talker.extra)]
-    never = torch.tensor([talker.bos, talker.sos, talker.pad], device=rows.device)
-    drawn = []
-    for states, (norm, head) in zip(chain, heads, strict=False):
-        scores = head(norm(states[:, -1])).index_fill(1, never, -torch.inf)
-        token = draw(scores, state.sampling, state.recent)
+    drawn: list[Tensor] = []
+    for depth, (states, (norm, head)) in enumerate(zip(chain, heads, strict=False)):
+        token = _draw(talker, state, head(norm(states[:, -1])), depth)
         drawn.append(token)
+        state.drawn += 1
         if state.sampling.repetition_window:
             state.recent = torch.cat([state.recent, token[:, None]], dim=1)[:, -state.sampling.repetition_window :]
     state.pending = torch.stack(drawn, dim=1)
-    return _hand_out(talker, state, state.pending[0].tolist())
+    return state.pending
 
 
-def _hand_out(talker: NtpTalker, state: TalkerState, tokens: list[int]) -> list[int]:
-    """The tokens before EOS and within the limit; notes when the answer has ended."""
-    if talker.eos in tokens:
-        tokens = tokens[: tokens.index(talker.eos)]
-        state.done = True
-    tokens = tokens[: state.sampling.max_speech_tokens - state.tokens]
-    state.tokens += len(tokens)
-    state.done = state.done or state.tokens >= state.sampling.max_speech_tokens
-    return tokens
+def _speech_view(talker: NtpTalker, state: TalkerState, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and text limits [B, n] of the speech rows that are read now."""
+    streaming = torch.full_like(state.total, state.streaming, dtype=torch.bool)
+    if not _rules(talker).views_by_chunk:
+        return masks.positions(rows, 0, talker.compat), masks.text_limits(rows, streaming, *talker.chunks, talker.compat)
+    view = state.total
+    if state.streaming:
+        known = view if state.text_complete else torch.full_like(view, masks.EVERYTHING)
+        view = masks.chunk_view(state.drawn, known, *talker.chunks)
+    return view[:, None] - 1 - rows, view[:, None].expand_as(rows)
+
+
+def _draw(talker: NtpTalker, state: TalkerState, scores: Tensor, depth: int) -> Tensor:
+    """One token [B] from a head's scores [B, V], the repetition penalty applied."""
+    sampling = state.sampling
+    if not _rules(talker).penalty_divides_scores:
+        never = torch.tensor([talker.bos, talker.sos, talker.pad], device=scores.device)
+        return draw(scores.index_fill(1, never, -torch.inf), sampling, state.recent)
+    if state.recent.shape[1] and (state.streaming or depth == 0):
+        scores = divided(scores, state.recent, _counted(talker, state), sampling.repetition_penalty)
+    return draw(scores, sampling)
+
+
+def _counted(talker: NtpTalker, state: TalkerState) -> Tensor:
+    """Bool [B, n]: which recent tokens the released penalty covers; while streaming, only those of the chunk being spoken."""
+    index = torch.arange(state.drawn - state.recent.shape[1], state.drawn, device=state.recent.device)
+    if not state.streaming:
+        return torch.ones_like(state.recent, dtype=torch.bool)
+    text_chunk, speech_chunk = talker.chunks
+    chunk = state.drawn // state.tokens_per_step * state.tokens_per_step // speech_chunk  # of the step that is being drawn
+    if state.text_complete:
+        chunks = torch.clamp((state.total - 2) // text_chunk, min=0, max=chunk)
+    else:
+        chunks = torch.full_like(state.total, chunk)
+    steps = -(-chunks * speech_chunk // state.tokens_per_step)
+    return index >= (steps * state.tokens_per_step)[:, None]
+
+
+def _hand_out(talker: NtpTalker, state: TalkerState, tokens: list[int]) -> tuple[list[int], bool]:
+    """Of the tokens of one step, the codes before EOS and within the limit; and whether the answer ended with them."""
+    room = state.sampling.max_speech_tokens - (state.drawn - len(tokens))
+    ended = talker.eos in tokens
+    tokens = (tokens[: tokens.index(talker.eos)] if ended else tokens)[: max(room, 0)]
+    return [token for token in tokens if token < talker.bos], ended or state.drawn >= state.sampling.max_speech_tokens

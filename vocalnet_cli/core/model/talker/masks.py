@@ -14,8 +14,8 @@ Streaming, C_t = 2, C_s = 3 (arXiv 2504.04060, equation 6), text 5 with BOS, spe
 
 Not streaming (equation 5): text rows see all text, speech rows all text and the speech so far.
 
-`compat` `paper` is what we train. Anything else follows the released code: BOS counts as one of the C_t text rows,
-prediction module k takes the text view of row r + k, and speech positions start after the longest text of the batch.
+`compat` chooses the rules (`compat.RULES`): `paper` is what we train; by the released code's, BOS counts as one of the C_t text
+rows, prediction module k takes the text view of row r + k, and speech positions start after the longest text of the batch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vocalnet_cli.core.model.compat import RULES
+
 EVERYTHING = 2**31 - 1
-"""A text limit no text reaches."""
+"""A text limit no text reaches, and the number of a row of padding: nobody sees it."""
 
 
 def row_numbers(text: int, speech: int, device: torch.device | str | None = None) -> Tensor:
@@ -38,7 +40,7 @@ def positions(rows: Tensor, text_columns: int, compat: str) -> Tensor:
     `paper` counts each stream from 0, so no position depends on how long the text will be; the released code puts speech row r at
     `text_columns` + r, where `text_columns` counts BOS and padding.
     """
-    offset = 0 if compat == "paper" else text_columns
+    offset = text_columns if RULES[compat].speech_after_text else 0
     return torch.where(rows >= 0, rows, offset - 1 - rows)
 
 
@@ -50,21 +52,31 @@ def text_view(speech_row: int, text_chunk: int, speech_chunk: int) -> int:
     return 1 + text_chunk * max(1, -(-speech_row // speech_chunk))
 
 
+def chunk_view(drawn: int, total: Tensor, text_chunk: int, speech_chunk: int) -> Tensor:
+    """Text rows, BOS included, that the released streaming shows to the rows read after `drawn` tokens; long [B].
+
+    Chunk c, the tokens from `speech_chunk` * c on, sees BOS and `text_chunk` * (c + 1) rows, at most `total` [B]: unlike `text_view`,
+    the tokens of one chunk that are read at the start of the next one see the newer text already (vocalnet.md, section 6.5).
+    """
+    return torch.clamp(total, max=1 + text_chunk * (drawn // speech_chunk + 1))
+
+
 def text_limits(rows: Tensor, streaming: Tensor, text_chunk: int, speech_chunk: int, compat: str, depth: int = 0) -> Tensor:
-    """Text rows below this number are seen by each row; `rows` [N], `streaming` bool [B], result long [B, N]."""
+    """Text rows below this number are seen by each row; `rows` [N] or [B, N], `streaming` bool [B], result long [B, N]."""
     speech = -1 - rows
-    if compat != "paper":
+    if RULES[compat].modules_look_ahead:
         speech = speech + depth
     chunks = ((speech + speech_chunk - 1) // speech_chunk).clamp(min=1)
-    view = text_chunk * chunks + (1 if compat == "paper" else 0)
+    view = text_chunk * chunks + (0 if RULES[compat].bos_is_text else 1)
     limit = torch.where(rows >= 0, rows + 1, view)
     return torch.where(streaming[:, None], limit, EVERYTHING)
 
 
 def attends(query: Tensor, key: Tensor, limits: Tensor) -> Tensor:
-    """Bool [B, Q, K]: whether query row [Q] sees key row [K], given the queries' text limits [B, Q]."""
+    """Bool [B, Q, K]: whether query row [Q] sees key row [K] (or [B, Q] and [B, K]), given the queries' text limits [B, Q]."""
+    key = key[..., None, :]
     text = key < limits[..., None]
-    speech = key >= query[:, None]  # speech numbers fall, so an earlier row has a larger one; never true for a text query
+    speech = key >= query[..., None]  # speech numbers fall, so an earlier row has a larger one; never true for a text query
     return torch.where(key >= 0, text, speech)
 
 
@@ -74,14 +86,14 @@ def training_mask(
     """Bool [B, N, N] over [text | speech], N = sum(columns), for the decoder (depth 0) or prediction module `depth`.
 
     `text` and `speech` long [B] count valid rows, BOS and SOS included; `columns` are the padded widths; `chunks` are (C_t, C_s).
-    Rows and columns of padding are False; so are, outside `paper`, the last `depth` speech rows, which have no target at that depth.
+    Rows and columns of padding are False; so are, where modules look ahead, the last `depth` speech rows, which have no target then.
     """
     rows = row_numbers(*columns, device=text.device)
     limits = text_limits(rows, streaming, *chunks, compat, depth)
-    if compat != "paper":
-        # In the released code, a sample without speech tokens sees no text from its SOS row.
+    if RULES[compat].blind_without_speech:
         blind = (streaming & (speech == 1))[:, None] & (rows < 0)
         limits = torch.where(blind, 0, limits)
+    if RULES[compat].modules_look_ahead:
         speech = speech - depth
     valid = torch.where(rows >= 0, rows < text[:, None], -1 - rows < speech[:, None])
     return attends(rows, rows, limits) & valid[:, None, :] & valid[:, :, None]

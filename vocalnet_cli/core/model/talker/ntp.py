@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.talker_schema import TalkerSettings
 from vocalnet_cli.core.model.cache import GrowingCache
-from vocalnet_cli.core.model.talker import decoding, masks
+from vocalnet_cli.core.model.compat import RULES
+from vocalnet_cli.core.model.talker import decoding, masks, official_decoding
 from vocalnet_cli.core.model.talker.backbone import LayerStack, init_weights, norm, rotary_table
 from vocalnet_cli.core.model.talker.contract import Lengths, SpeechSampling, Talker, TalkerLoss, TalkerState
 from vocalnet_cli.core.model.talker.losses import decayed_loss
+from vocalnet_cli.core.model.talker.official_decoding import OfficialState
 
 
 class PredictionModule(nn.Module):
@@ -75,10 +77,10 @@ class NtpTalker(Talker):
         arguments = (lengths.text + 1, lengths.speech + 1, lengths.streaming, columns, self.chunks, self.compat)
         # Padding sees itself: a row that sees nothing is not a number on some attention kernels.
         self_seen = torch.eye(len(numbers), dtype=torch.bool, device=hidden.device)
-        if self.compat == "paper":
-            seen = [(masks.training_mask(*arguments) | self_seen)[:, None]] * (1 + len(self.extra))
-        else:
+        if RULES[self.compat].modules_look_ahead:
             seen = [(masks.training_mask(*arguments, depth=k) | self_seen)[:, None] for k in range(1 + len(self.extra))]
+        else:
+            seen = [(masks.training_mask(*arguments) | self_seen)[:, None]] * (1 + len(self.extra))
         count = torch.arange(speech.shape[1], device=speech.device)
         tokens = torch.where(count < lengths.speech[:, None], speech, self.pad)
         starts = self.embedding(tokens.new_tensor([[self.bos, self.sos]])).expand(len(tokens), -1, -1)
@@ -93,7 +95,7 @@ class NtpTalker(Talker):
         return self.settings.text_chunk, self.settings.speech_chunk
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotary table of positions [N]."""
+        """Rotary table of positions [N] or [B, N]."""
         return rotary_table(positions, self.settings.hidden // self.settings.heads, self.embedding.weight.dtype)
 
     def project(self, hidden: Tensor, cache: GrowingCache | None = None) -> Tensor:
@@ -107,11 +109,23 @@ class NtpTalker(Talker):
 
     def begin(
         self, batch: int = 1, streaming: bool = True, tokens_per_step: int = 1, sampling: SpeechSampling | None = None
-    ) -> TalkerState:
+    ) -> TalkerState | OfficialState:
         """State of a new answer; `tokens_per_step` uses the main head and the first `tokens_per_step` - 1 modules."""
-        return decoding.begin(self, batch, streaming, tokens_per_step, sampling or SpeechSampling())
+        decoder = official_decoding if RULES[self.compat].broken_streams else decoding
+        return decoder.begin(self, batch, streaming, tokens_per_step, sampling or SpeechSampling())
 
     @torch.no_grad()
-    def step(self, state: TalkerState, hidden: Tensor | None, last: bool, limit: int | None = None) -> Tensor:
-        """See `Talker.step`."""
+    def step(self, state: TalkerState | OfficialState, hidden: Tensor | None, last: bool, limit: int | None = None) -> Tensor:
+        """See `Talker.step`. Under `official` a call is one chunk whatever `limit` says, and special ids leave too."""
+        if isinstance(state, OfficialState):
+            return official_decoding.step(self, state, hidden, last)
         return decoding.step(self, state, hidden, last, limit)
+
+    @torch.no_grad()
+    def speak(
+        self, hidden: Tensor, lengths: Tensor, streaming: bool, tokens_per_step: int, sampling: SpeechSampling | None = None
+    ) -> list[list[int]]:
+        """See `Talker.speak`. Not for `official`, whose code never spoke several answers at once."""
+        if RULES[self.compat].broken_streams:
+            raise ValueError("compat 'official' speaks one answer at a time: use `begin` and `step`")
+        return decoding.speak(self, hidden, lengths, streaming, tokens_per_step, sampling or SpeechSampling())

@@ -13,8 +13,8 @@ from vocalnet_cli.core.model.talker.contract import SpeechSampling
 def draw(scores: Tensor, sampling: SpeechSampling, recent: Tensor | None = None) -> Tensor:
     """One token a row, long [B], from scores [B, V]; tokens scored -inf are never drawn. `recent` long [B, n] is what the penalty covers.
 
-    The penalty subtracts log(penalty) once from each distinct recent token, so it always lowers the probability; the released code divides
-    scores once an occurrence, which raises tokens whose score is negative.
+    The penalty subtracts log(penalty) once from each distinct recent token, so it always lowers the probability; the released code's
+    rule is `divided`.
     """
     scores = scores.float()
     if recent is not None and recent.shape[1] and sampling.repetition_penalty != 1.0:
@@ -33,6 +33,15 @@ def draw(scores: Tensor, sampling: SpeechSampling, recent: Tensor | None = None)
     if generator is not None and generator.device != chances.device:
         chances = chances.to(generator.device)
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(scores.device)
+
+
+def divided(scores: Tensor, recent: Tensor, counts: Tensor, penalty: float) -> Tensor:
+    """The released code's repetition penalty: scores [B, V] are divided by `penalty` once an occurrence in `recent` [B, n].
+
+    `counts` bool [B, n] says which of those tokens count. Negative scores rise, as they do in the released code.
+    """
+    occurrences = torch.zeros_like(scores, dtype=torch.float32).scatter_add(1, recent, counts.float())
+    return scores.float() / penalty**occurrences
 
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:
