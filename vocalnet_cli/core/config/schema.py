@@ -26,8 +26,8 @@ class EncoderSettings(Settings):
     """Attention heads a layer."""
     ffn: int = Field(5120, gt=0)
     """Inner width of each layer's MLP."""
-    mel_bins: Literal[80, 128] = 128
-    """Log-mel bins (128 for large-v3)."""
+    mel_bins: int = Field(128, gt=0)
+    """Log-mel bins (128 for Whisper large-v3, 80 for the smaller ones)."""
     window_s: float = Field(30.0, gt=0, le=30)
     """Longest speech heard at once, in seconds; longer questions are heard in several windows."""
     padding: Literal["window", "fit"] = "window"
@@ -59,7 +59,7 @@ class LoraSettings(Settings):
 class ThinkerSettings(Settings):
     """The text LLM that understands and writes the answer."""
 
-    family: Literal["llama", "qwen2"] = "llama"
+    family: Literal["llama", "qwen2", "qwen3"] = "llama"
     """Model class and default chat template."""
     hidden: int = Field(2048, gt=0)
     """Width."""
@@ -83,6 +83,8 @@ class ThinkerSettings(Settings):
     """Epsilon of RMSNorm."""
     max_positions: int = Field(131072, gt=0)
     """Longest prompt and answer together, in tokens."""
+    head_dim: int | None = Field(None, gt=0)
+    """Width of an attention head; none is hidden / heads (Qwen3 says 128 whatever the rest)."""
     system_prompt: str | None = None
     """System message of every turn; none uses the family's default of the released models."""
     lora: LoraSettings = LoraSettings()
@@ -231,16 +233,18 @@ class GenerationSettings(Settings):
     """Text sampling temperature; 0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus of the text sampling."""
+    text_repetition_penalty: float = Field(1.0, gt=0)
+    """Divides positive and multiplies negative scores of text tokens already written, as transformers does; 1 is off."""
     tokens_per_step: int = Field(3, gt=0)
     """Speech tokens a talker step; at most modules + 1."""
     speech_temperature: float = Field(0.0, ge=0)
     """Speech sampling temperature; 0 is greedy."""
     speech_top_k: int = Field(0, ge=0)
     """Keep the k likeliest speech tokens; 0 keeps all."""
-    repetition_penalty: float = Field(1.0, ge=1)
-    """Divides the probability of recently spoken tokens; 1 is off."""
-    repetition_window: int = Field(0, ge=0)
-    """Spoken tokens the penalty looks back on."""
+    repetition_penalty: float | None = Field(None, ge=1)
+    """Divides the probability of recently spoken tokens; 1 is off, none is the model's own (2 for released checkpoints, else off)."""
+    repetition_window: int | None = Field(None, ge=0)
+    """Spoken tokens the penalty looks back on; none is the model's own (released: 5, while streaming 6)."""
     max_speech_tokens: int = Field(2048, gt=0)
     """Longest spoken answer, in speech tokens (25 a second)."""
     max_question_s: float = Field(300.0, gt=0)

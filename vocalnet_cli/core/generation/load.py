@@ -13,7 +13,7 @@ from vocalnet_cli.core.config.load import check_tree
 from vocalnet_cli.core.config.places import run_folder
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.config.yaml_tree import parse
-from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError
+from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError, VocalnetError
 from vocalnet_cli.core.model.folder import read_config
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ def nano_folder() -> Path:
 
 
 def find_model(model: str | None, recipe: str | None = None) -> Path:
-    """Folder of a model by name: none or `nano` is the embedded one, else a folder written by `vocalnet train`.
+    """Folder of a model by name: none or `nano` is the embedded one; else a folder, ours or of the released layout, or a hub id.
 
-    With `recipe`, the model of that recipe's finished run instead. Raises MissingWeights for anything that is not on this machine,
+    A hub id is looked for in the local cache first, then fetched with the library's progress bars unless HF_HUB_OFFLINE forbids it.
+    With `recipe`, the model of that recipe's finished run instead. Raises MissingWeights for anything that cannot be had,
     RecipeError for a recipe that is not there, UsageError for both names at once.
     """
     if recipe is not None:
@@ -43,12 +44,16 @@ def find_model(model: str | None, recipe: str | None = None) -> Path:
     if model is None or model == NANO:
         return nano_folder()
     folder = Path(model).expanduser()
-    if not folder.is_dir():
-        raise MissingWeights(
-            f"model {model!r}: no such folder, and no model of that name is on this machine",
-            "Answer with the embedded model (--model nano), or name a folder written by `vocalnet train`.",
-        )
-    return folder
+    if folder.is_dir():
+        return folder
+    from vocalnet_cli.core.model import hub
+
+    if hub.is_hub_id(model):
+        return hub.cached(model) or hub.pull(model)
+    raise MissingWeights(
+        f"model {model!r}: no such folder, and no model of that name is on this machine",
+        "Answer with the embedded model (--model nano), name a folder written by `vocalnet train`, or a hub id (`vocalnet models`).",
+    )
 
 
 def _finished_run(recipe: str) -> Path:
@@ -89,11 +94,24 @@ def generation_settings(folder: Path, overrides: Sequence[str] = ()) -> Generati
     return checked.generation
 
 
-def load_speaker(folder: Path, device: torch.device, dtype: torch.dtype) -> SpeechLLM:
-    """The model of a folder on a device, ready to answer aloud. Raises MissingWeights if it has no vocoder."""
+def load_answerer(folder: Path, device: torch.device, dtype: torch.dtype, quantize: str | None = None) -> SpeechLLM:
+    """The model of a folder on a device, ready to answer; without a vocoder it answers in text and speech tokens.
+
+    `quantize` is `8bit`, `4bit` or none (see `quantize.quantized`). Raises VocalnetError for `compat: official`, whose defects are of
+    use to parity tests only.
+    """
+    from vocalnet_cli.core.model.quantize import quantized
     from vocalnet_cli.core.model.weights import load_model
 
     model = load_model(folder, device, dtype)
+    if model.settings.compat == "official":
+        raise VocalnetError(f"{folder}: compat is 'official', which only parity tests use", "Set model.compat to 'released' in config.json.")
+    return quantized(model, quantize) if quantize else model
+
+
+def load_speaker(folder: Path, device: torch.device, dtype: torch.dtype) -> SpeechLLM:
+    """As `load_answerer`, ready to answer aloud. Raises MissingWeights if the model has no vocoder."""
+    model = load_answerer(folder, device, dtype)
     if model.vocoder is None:
         raise MissingWeights(f"{folder}: this model has no vocoder, so it cannot speak", "Answer with the embedded model: --model nano.")
     return model

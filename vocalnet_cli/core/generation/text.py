@@ -63,3 +63,12 @@ def draw_token(logits: Tensor, temperature: float, top_p: float, generator: torc
     ranked, order = odds.sort(descending=True)
     ranked = ranked.masked_fill(ranked.cumsum(0) - ranked > top_p, 0.0)  # the likeliest token always stays
     return int(order[torch.multinomial(ranked, 1, generator=generator)])
+
+
+def penalised(logits: Tensor, written: list[int], penalty: float) -> Tensor:
+    """Logits [1, V] after transformers' repetition penalty for the token ids already written in this answer."""
+    if penalty == 1.0 or not written:
+        return logits
+    past = torch.tensor([written], device=logits.device)
+    scores = logits.gather(1, past)
+    return logits.scatter(1, past, torch.where(scores < 0, scores * penalty, scores / penalty))

@@ -24,19 +24,30 @@ _BLOCK = 1 << 20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of one of our folders, checked. Raises MissingWeights or VocalnetError."""
+    """Settings of a folder, ours or in the released layout: `model`, and `generation` defaults. Raises MissingWeights or VocalnetError."""
     path = folder / "config.json"
     if not path.is_file():
         raise MissingWeights(f"{folder}: no model there (config.json is missing)", "Name a folder written by `vocalnet train`, or `nano`.")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise VocalnetError(f"{path}: format is not {FORMAT!r}", "Name a folder written by `vocalnet train`.")
+            return _released(folder, path, config)
         config["model"] = ModelSettings.model_validate(config["model"])
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise VocalnetError(f"{path}: not a model description ({first})", "The file is damaged: copy or train the model again.") from error
     return config
+
+
+def _released(folder: Path, path: Path, config: Any) -> dict[str, Any]:
+    from vocalnet_cli.core.model.released import is_released, released_config  # with it comes transformers, which takes seconds
+
+    if isinstance(config, dict) and is_released(config):
+        return released_config(folder, config)
+    raise VocalnetError(
+        f"{path}: format is not {FORMAT!r}, and it is no released VocalNet checkpoint",
+        "Name a folder written by `vocalnet train`, or a released checkpoint.",
+    )
 
 
 def recipe_of(folder: Path) -> str | None:

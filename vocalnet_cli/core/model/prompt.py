@@ -7,24 +7,29 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.compat import RULES
 
 SPEECH = "<speech>"
 SYSTEM_PROMPT = (
     "You are a helpful language and speech assistant. You are able to understand the speech content that the user provides, "
     "and assist the user with a variety of tasks using natural language and speech."
 )
-DEFAULT_SYSTEM = {"llama": SYSTEM_PROMPT, "qwen2": "You are Qwen, created by Alibaba Cloud. " + SYSTEM_PROMPT}
+_QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. " + SYSTEM_PROMPT
+DEFAULT_SYSTEM = {"llama": SYSTEM_PROMPT, "qwen2": _QWEN_SYSTEM, "qwen3": _QWEN_SYSTEM}
 LLAMA_DATE = "26 Jul 2024"
 """Date the released Llama models were trained with; today's date would change the prompt daily (vocalnet.md section 3.1)."""
 
-END_OF_TURN = {"llama": "<|eot_id|>", "qwen2": "<|im_end|>"}
-TEXT_END = {"llama": "<|eot_id|>", "qwen2": "<|endoftext|>"}
+END_OF_TURN = {"llama": "<|eot_id|>", "qwen2": "<|im_end|>", "qwen3": "<|im_end|>"}
+TEXT_END = {"llama": "<|eot_id|>", "qwen2": "<|endoftext|>", "qwen3": "<|endoftext|>"}
 """Token whose embedding tells the talker that the text is complete."""
 
 STOPS = {
     "llama": ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
     "qwen2": ("<|im_end|>", "<|endoftext|>"),
+    "qwen3": ("<|im_end|>", "<|endoftext|>"),
 }
+SENTENCE_ENDS = (".", "?", "!", ",")
+"""Tokens after which the released code may cut a long answer (vocalnet.md section 6.2)."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,39 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, family: str) -> frozenset[int]:
     return frozenset(i for i in ids if isinstance(i, int) and i != tokenizer.unk_token_id)
 
 
+def sentence_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of the tokens that are exactly one of `SENTENCE_ENDS`; " ." and ".\\n" are others."""
+    ids = (tokenizer.convert_tokens_to_ids(token) for token in SENTENCE_ENDS)
+    return frozenset(i for i in ids if isinstance(i, int) and i != tokenizer.unk_token_id)
+
+
 def render_prompt(
-    tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None, question: str = SPEECH, history: list[dict] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    family: str,
+    system_prompt: str | None,
+    question: str = SPEECH,
+    history: list[dict] | None = None,
+    compat: str = "paper",
 ) -> Prompt:
     """The tokenizer's chat template around `question`, cut where `<speech>` stands.
 
     `question` holds `<speech>` at most once; without it, `after` is empty and `before` is the whole text prompt.
-    An empty `system_prompt` leaves the system message out.
+    An empty `system_prompt` leaves the system message out. Llama's date is pinned, and Qwen3 answers without thinking aloud.
+    Under `released`, a Qwen prompt has `<|endoftext|>` after the user's turn, as the released scripts write it.
     """
     system = DEFAULT_SYSTEM[family] if system_prompt is None else system_prompt
     messages = [{"role": "system", "content": system}] if system else []
     messages += [*(history or []), {"role": "user", "content": question}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, date_string=LLAMA_DATE))
+
+    def rendered(header: bool) -> str:
+        options = {"date_string": LLAMA_DATE, "enable_thinking": False}
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header, **options))
+
+    text = rendered(header=True)
+    if RULES[compat].text_end_in_prompt and TEXT_END[family] != END_OF_TURN[family]:
+        turns = rendered(header=False)
+        closed = turns.rstrip("\n")
+        text = closed + TEXT_END[family] + turns[len(closed) :] + text[len(turns) :]
     before, _, after = text.partition(SPEECH)
     return Prompt(_ids(tokenizer, before), _ids(tokenizer, after) if after else [])
 

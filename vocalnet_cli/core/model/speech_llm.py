@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from vocalnet_cli.core.config.schema import ModelSettings
 from vocalnet_cli.core.model.adaptor import Adaptor
 from vocalnet_cli.core.model.cache import GrowingCache
+from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.encoder import build_encoder, encoder_frames
 from vocalnet_cli.core.model.prompt import TEXT_END, Prompt, render_prompt, special_id, stop_ids
 from vocalnet_cli.core.model.talker import build_talker
@@ -56,7 +57,7 @@ class SpeechLLM(nn.Module):
 
     def audio_length(self, samples: int) -> int:
         """Audio embeddings of one window of `samples` 16 kHz samples (10 a second, rounded down)."""
-        if self.settings.compat == "paper":
+        if not RULES[self.settings.compat].adaptor_hears_padding:
             mel_frames = max(samples, self.shortest_samples) // ENCODER_HOP
         else:
             window_s = self.settings.encoder.window_s
@@ -75,8 +76,9 @@ class SpeechLLM(nn.Module):
         pieces = [(i, piece) for i, question in enumerate(questions) for piece in self.cut(question)]
         states, frames = self.encode([piece for _, piece in pieces])
         heard: list[list[Tensor]] = [[] for _ in questions]
+        whole = RULES[self.settings.compat].adaptor_hears_padding
         for (i, piece), row, length in zip(pieces, states, frames, strict=True):
-            embeddings = self.adaptor(row[None, :length] if self.settings.compat == "paper" else row[None])[0]
+            embeddings = self.adaptor(row[None] if whole else row[None, :length])[0]
             heard[i].append(embeddings[: self.audio_length(len(piece))])
         return [torch.cat(parts) for parts in heard]
 
@@ -93,7 +95,7 @@ class SpeechLLM(nn.Module):
 
     def prompt_ids(self) -> Prompt:
         """Token ids around the speech of a single-turn question."""
-        return _prompt(self.tokenizer, self.settings.thinker.family, self.settings.thinker.system_prompt)
+        return _prompt(self.tokenizer, self.settings.thinker.family, self.settings.thinker.system_prompt, self.settings.compat)
 
     def embed(self, ids: list[int] | Tensor) -> Tensor:
         """Thinker embeddings [1, n, H] of token ids."""
@@ -129,8 +131,8 @@ class SpeechLLM(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def _prompt(tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None) -> Prompt:
-    return render_prompt(tokenizer, family, system_prompt)
+def _prompt(tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None, compat: str) -> Prompt:
+    return render_prompt(tokenizer, family, system_prompt, compat=compat)
 
 
 def build_model(settings: ModelSettings) -> SpeechLLM:

@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from vocalnet_cli.core.config.schema import LoraSettings, ThinkerSettings
 
-FAMILIES: dict[str, tuple[type, type]] = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
+FAMILIES: dict[str, tuple[type, type]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """All linear layers of each thinker layer, as the released models were adapted (vocalnet.md section 1.6)."""
 
@@ -30,6 +42,7 @@ def build_thinker(settings: ThinkerSettings) -> PreTrainedModel:
         max_position_embeddings=settings.max_positions,
         tie_word_embeddings=settings.tied,
         attn_implementation="sdpa",
+        head_dim=settings.head_dim or settings.hidden // settings.heads,
     )
     return model_class(config)
 

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model.folder import FORMAT, PARTS, read_config
+from vocalnet_cli.core.model.released import load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
+from vocalnet_cli.core.model.vocoder import build_vocoder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,9 +91,20 @@ def load_part(part: nn.Module, folder: Path, name: str) -> None:
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SpeechLLM:
-    """The model of a folder, ready to answer. Raises MissingWeights when a part is not there."""
-    folder = Path(folder)
+    """The model of a folder, ours or in the released layout, ready to answer. Raises MissingWeights when a part is not there.
+
+    A released checkpoint has no vocoder; an export of ours carries the one it was trained with.
+    """
+    folder, device = Path(folder), torch.device(device)
     config = read_config(folder)
+    if "format" not in config:
+        model = load_released(folder, config["model"], device, dtype)
+        if config["model"].vocoder is not None:
+            model.settings, model.vocoder = config["model"], build_vocoder(config["model"].vocoder)
+            load_part(model.vocoder, folder, "vocoder")
+            model.vocoder.to(device)
+        model.tokenizer = load_tokenizer(folder)
+        return model.eval().requires_grad_(False)
     model = SpeechLLM(config["model"])
     for part in PARTS:
         module = getattr(model, part)

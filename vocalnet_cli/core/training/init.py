@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, WhisperModel
 
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.folder import FORMAT
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
@@ -21,26 +22,14 @@ def locate(where: str) -> Path | None:
     """Folder of a part's weights: a local folder, or a hub id that is already in the local hub cache; none if not on this machine."""
     if Path(where).is_dir():
         return Path(where)
-    if not _is_hub_id(where):
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(where, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
-        return None
+    return hub.cached(where) if hub.is_hub_id(where) else None
 
 
 def how_to_get(where: str) -> str:
     """The command that brings weights that are missing to this machine."""
-    if _is_hub_id(where):
-        return f"hf download {where}"
+    if hub.is_hub_id(where):
+        return f"vocalnet models pull {where}"
     return f"vocalnet train --recipe {where.removeprefix('runs/').removesuffix('/').removesuffix('/model')}"
-
-
-def _is_hub_id(where: str) -> bool:
-    return where.count("/") == 1 and not where.startswith((".", "runs/"))
 
 
 def missing_init(recipe: Recipe, recipe_name: str) -> dict[str, list[str]]:

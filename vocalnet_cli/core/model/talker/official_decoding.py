@@ -98,8 +98,8 @@ def _speak(talker: NtpTalker, state: OfficialState, pending: list[int], first: i
     """One step over the pending tokens; whether speaking stops, at EOS or once `stop_at` tokens came since token number `first`."""
     device = talker.embedding.weight.device
     states = talker.embedding(torch.tensor([pending], device=device))
-    start = len(state.stacks[0][1])
     for depth in range(state.tokens_per_step):
+        start = len(state.stacks[depth][1])  # its own: after a step that was cut short, later heads count fewer rows
         positions = torch.arange(start, start + len(pending), device=device)
         states = _run(talker, state, depth, states, positions, is_text=False)
         norm, head = (talker.norm, talker.head) if depth == 0 else (talker.extra[depth - 1].norm, talker.extra[depth - 1].head)

@@ -1,0 +1,61 @@
+"""Prompts, id by id, as the released code builds them (fixtures E): its inference and its training conversations."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tests.parity.numbers import cases, read_json
+from vocalnet_cli.core.model.prompt import END_OF_TURN, SPEECH, TEXT_END, render_prompt, special_id
+
+FILE = "prompts.json"
+ABOUT = read_json(FILE)
+CASES = {case["name"]: case for case in ABOUT.get("cases", [])}
+
+
+def stand_in(template: str) -> PreTrainedTokenizerFast:
+    """The fixtures' tokenizer: special tokens, then pieces of a regular expression; its ids are the file's."""
+    about = ABOUT["stand_in_tokenizer"]
+    special = about["special_tokens"]["llama" if template.startswith("llama") else "qwen"]
+    inner = Tokenizer(models.WordLevel(about["vocab"][template], unk_token=special[0]))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(about["regex"]), behavior="isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=special[0], additional_special_tokens=special)
+    tokenizer.chat_template = ABOUT["chat_templates"][template]
+    return tokenizer
+
+
+def messages(conversation: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [{"role": {"human": "user", "gpt": "assistant"}[turn["from"]], "content": turn["value"]} for turn in conversation]
+
+
+@pytest.mark.parametrize("name", cases(list(CASES), FILE))
+def test_ids_of_a_conversation(name):
+    case = CASES[name]
+    template, purpose, _ = re.fullmatch(r"(\w+[\d.]+)\.(train|inference)\.(\w+)", name).groups()
+    family = "llama" if template.startswith("llama") else "qwen2"
+    tokenizer = stand_in(template)
+    turns = messages(case["conversation"])
+    answer = turns.pop()["content"] if purpose == "train" else ""
+    *history, question = turns
+    compat = "released" if purpose == "inference" else "paper"
+    prompt = render_prompt(tokenizer, family, None, question["content"], history, compat)
+    # The speech of an earlier turn stands in what our prompt calls `before`, by the name of its token.
+    speech = tokenizer.convert_tokens_to_ids(SPEECH)
+    here = SPEECH in question["content"]
+    ids = [*prompt.before, *([speech] if here else []), *prompt.after]
+    ids = [ABOUT["ids"]["speech_placeholder"] if token == speech else token for token in ids]
+    if purpose == "inference":
+        family_ids = ABOUT["ids"]["llama" if family == "llama" else "qwen"]
+        tail = family_ids["inference_tail"]
+        assert ids == (case["input_ids"] if case["input_ids"][-len(tail) :] == tail else case["input_ids"] + tail)
+        return
+    end = [special_id(tokenizer, END_OF_TURN[family])]
+    if family == "qwen2":
+        end.append(special_id(tokenizer, TEXT_END[family]))  # equals the padding, so it is masked before the thinker sees it
+    said = [*tokenizer(answer, add_special_tokens=False)["input_ids"], *end]
+    assert ids + said == case["input_ids"]
+    assert case["labels"] == [ABOUT["ids"]["ignore_index"]] * len(ids) + said

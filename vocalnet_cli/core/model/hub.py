@@ -1,0 +1,94 @@
+"""Models of the hub: which are known, what of them is on this machine, and getting them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+"""Files of a model that are fetched: settings, weights, tokenizer."""
+
+WHISPER = "openai/whisper-large-v3"
+"""Where a released checkpoint's encoder comes from if the checkpoint does not hold one."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A published model that `vocalnet` can use."""
+
+    name: str
+    what: str
+
+
+KNOWN = (
+    KnownModel("VocalNet/VocalNet-1B", "speech LLM on Llama-3.2-1B, English"),
+    KnownModel("VocalNet/VocalNet-8B", "speech LLM on Llama-3.1-8B, English"),
+    KnownModel("VocalNet/VocalNet-qwen25-7B", "speech LLM on Qwen2.5-7B, English and Chinese"),
+    KnownModel(WHISPER, "speech encoder the recipes start from"),
+    KnownModel("meta-llama/Llama-3.2-1B-Instruct", "text LLM the 1B recipes start from"),
+)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form OWNER/NAME of the hub."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not name.startswith("runs/")
+
+
+def cached(name: str) -> Path | None:
+    """Folder of a hub model in the local cache, or none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def pull(name: str) -> Path:
+    """Fetch a model into the hub cache, with the library's own progress bars; what is there already is not fetched again.
+
+    HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are the library's. Raises VocalnetError when it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    if not is_hub_id(name):
+        raise VocalnetError(f"{name!r} is not a hub id", "Write OWNER/NAME; `vocalnet models` lists the known ones.")
+    if offline():
+        raise MissingWeights(f"{name}: not fetched, because HF_HUB_OFFLINE forbids the network", "Unset HF_HUB_OFFLINE and run it again.")
+    try:
+        return Path(snapshot_download(name, allow_patterns=PATTERNS))
+    except Exception as error:
+        raise _told(name, error) from error
+
+
+def _told(name: str, error: Exception) -> Exception:
+    """What a failed download means to the user; errors that are none of the hub's come back as they are."""
+    from huggingface_hub import constants, errors
+
+    again = f"Run `vocalnet models pull {name}` again: it goes on where it stopped."
+    if isinstance(error, errors.GatedRepoError):
+        hint = f"Accept its terms at {constants.ENDPOINT}/{name}, then set HF_TOKEN or run `hf auth login`."
+        return MissingWeights(f"{name}: the hub wants an account that may read it", hint)
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hint = "Check the spelling (`vocalnet models` lists the known ones); a private model needs HF_TOKEN."
+        return MissingWeights(f"{name}: no such model at {constants.ENDPOINT}", hint)
+    kinds: tuple[Any, ...] = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
+    # The client's own network errors have no common base in the library: known by the package they come from.
+    network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
+    if isinstance(error, kinds) or network or isinstance(error, (TimeoutError, RuntimeError)):
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        return MissingWeights(f"{name}: {constants.ENDPOINT} cannot be reached or broke off ({reason})", again)
+    return error
