@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 RANKS = {
     "errors": 0, "units": 0, "config": 1, "audio": 1, "model": 2, "data": 3, "training": 4, "generation": 4,
-    "evaluation": 5, "latency": 5, "conversation": 5, "experiments": 6, "serving": 6, "cli": 7,
+    "evaluation": 5, "latency": 5, "conversation": 5, "doctor": 5, "experiments": 6, "serving": 6, "cli": 7,
 }  # fmt: skip
 """A package may import those of a lower rank, and itself. `errors` and `units` import nothing."""
 
@@ -105,7 +105,7 @@ def test_help_is_quick():
     assert min(times) < 0.5, times
 
 
-@pytest.mark.parametrize("command", ["", "train", "infer", "eval", "prep", "recipes", "recipes run"])
+@pytest.mark.parametrize("command", ["", "train", "infer", "eval", "prep", "recipes", "recipes run", "models", "doctor"])
 def test_help_loads_nothing_heavy(command):
     code = (
         "import sys\n"

@@ -16,7 +16,7 @@ from tests.parity.numbers import CLOSE, FOLDER, arrays, cases, read_json
 from tests.parity.released_folder import write_folder
 from vocalnet_cli.core.config.schema import GenerationSettings, ModelSettings
 from vocalnet_cli.core.generation.segments import FILLER, Groups, cut
-from vocalnet_cli.core.generation.speaker import speak_segments, speech_sampling
+from vocalnet_cli.core.generation.speaker import speak_whole, speech_sampling
 from vocalnet_cli.core.generation.text import decode
 from vocalnet_cli.core.model.prompt import render_prompt, sentence_end_ids
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
@@ -183,7 +183,7 @@ def test_a_written_then_spoken_answer(loaded, family, name, index):
     assert [model.talker.sos, *units, model.talker.eos] == run["units"]
     # Under `released` the same segments are spoken, in one batch, to their very last token; an answer of two tokens is one segment.
     settings = GenerationSettings(tokens_per_step=extra + 1, streaming=False)
-    spoken = speak_segments(official.released, [(states, ids)], settings, sampling)[0]
+    spoken = speak_whole(official.released, [(states, ids)], settings, sampling)[0]
     assert len(spoken) >= len(codes) and (not segments or len(segments) > 1 or spoken[: len(codes)] == codes)
 
 

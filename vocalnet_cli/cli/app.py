@@ -13,7 +13,7 @@ import typer
 
 from vocalnet_cli import __version__
 from vocalnet_cli.cli import eval as eval_command
-from vocalnet_cli.cli import infer, prep, recipes, train
+from vocalnet_cli.cli import doctor, infer, models, prep, recipes, train
 from vocalnet_cli.core.errors import VocalnetError
 
 app = typer.Typer(name="vocalnet", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -22,6 +22,8 @@ app.command()(train.train)
 app.command()(infer.infer)
 app.command("eval")(eval_command.evaluate)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(models.app, name="models")
+app.command()(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:
@@ -42,6 +44,8 @@ def vocalnet(
       vocalnet infer                        answer a recorded question with the model the package carries
       vocalnet recipes                      what can be trained, by paper and table
       vocalnet train --recipe nano/mtp5     train one stage
+      vocalnet models                       what can answer, and what of it is on this machine
+      vocalnet doctor                       what of this machine works
     """
 
 

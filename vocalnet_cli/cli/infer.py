@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.cli.options import (
+    BatchSizeOpt,
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelOpt,
+    OutputOpt,
+    QuantizeOpt,
+    QuietOpt,
+    SeedOpt,
+    SetOpt,
+)
 from vocalnet_cli.core.errors import VocalnetError
 
 if TYPE_CHECKING:
@@ -30,6 +42,8 @@ def infer(
     seed: SeedOpt = None,
     overrides: SetOpt = None,
     limit: LimitOpt = None,
+    batch_size: BatchSizeOpt = 1,
+    quantize: QuantizeOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -39,10 +53,13 @@ def infer(
     Examples:
       vocalnet infer
       vocalnet infer questions/ -o spoken --json --set generation.max_text_tokens=64
+      vocalnet infer q.wav --model VocalNet/VocalNet-1B
     """
     from vocalnet_cli.core.generation import batch, load
     from vocalnet_cli.core.model.device import pick_device, pick_dtype
+    from vocalnet_cli.core.model.quantize import check_quantize
 
+    check_quantize(quantize)
     folder = load.find_model(model)
     settings = load.generation_settings(folder, overrides or [])
     where = pick_device(device)
@@ -50,12 +67,13 @@ def infer(
     files = batch.find_questions(questions or [load.carried_question()], limit)
     live = sys.stdout.isatty() and not as_json
     answerer = batch.Batch(
-        lambda: load.load_speaker(folder, where, kind),
+        lambda: load.load_answerer(folder, where, kind, quantize),
         settings,
         seed,
         note=lambda line: None if quiet else typer.echo(line, err=True),
         piece=lambda text: typer.echo(text, nl=False) if live else None,
         start=lambda file: typer.echo(f"{file}: ", nl=False) if live and len(files) > 1 else None,
+        batch_size=batch_size,
     )
     bad = 0
     for answered in answerer.run(files, Path(output or "answers")):
@@ -77,3 +95,5 @@ def _show(answered: Answered, as_json: bool, quiet: bool, live: bool, several: b
         typer.echo("" if live else f"{answered.file}: {' '.join(answered.text.split())}" if several else answered.text)
     if answered.audio is not None and not quiet:
         typer.echo(f"{answered.audio}  {answered.audio_s:.1f} s", err=True)
+    if answered.speech_tokens is not None and not quiet:
+        typer.echo(f"{answered.speech_tokens}  {answered.tokens['speech']} speech tokens", err=True)

@@ -27,3 +27,7 @@ LimitOpt = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, hel
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Check everything and report what it would need; change nothing.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only results and errors.")]
+BatchSizeOpt = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Items computed at once.")]
+QuantizeOpt = Annotated[
+    str | None, typer.Option("--quantize", metavar="KIND", help="Thinker weights in 8bit or 4bit (needs bitsandbytes).")
+]

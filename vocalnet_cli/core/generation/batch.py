@@ -1,4 +1,4 @@
-"""Answer recorded questions, file by file: find them, name the answers, go on after a bad file."""
+"""Answer recorded questions, one by one or several at once: find them, name the answers, go on after a bad file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 from vocalnet_cli.core.audio.wav import read_question, write_wav
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.errors import AudioError, VocalnetError
-from vocalnet_cli.core.generation.events import AudioChunk, TextDelta, TurnDone
+from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens, TextDelta, TurnDone
 from vocalnet_cli.core.generation.streaming import answer
+from vocalnet_cli.core.generation.together import answer_together
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -39,6 +40,10 @@ class Answered:
     timings_ms: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     truncated: bool = False
+    speech_tokens: Path | None = None
+    """File of the speech tokens; only written when the model has no vocoder."""
+    together: int = 1
+    """Questions that were answered at once; `timings_ms` are then those of them all."""
     error: VocalnetError | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -54,6 +59,8 @@ class Answered:
             "timings_ms": self.timings_ms,
             "tokens": self.tokens,
             "truncated": self.truncated,
+            **({"speech_tokens": str(self.speech_tokens)} if self.speech_tokens else {}),
+            **({"together": self.together} if self.together > 1 else {}),
         }
 
 
@@ -98,7 +105,7 @@ def _key(path: Path) -> str:
 
 
 class Batch:
-    """Answers questions one after the other with one model, which is loaded when the first usable question is there.
+    """Answers questions with one model, which is loaded when the first usable question is there; `batch_size` of them at once.
 
     `note(line)` hears remarks; `start(file)` and then `piece(text)` hear the text while it is being written. With a `seed` each
     file draws from a generator of its own, so its answer does not depend on its neighbours.
@@ -112,6 +119,7 @@ class Batch:
         note: Callable[[str], None] = lambda line: None,
         piece: Callable[[str], None] = lambda text: None,
         start: Callable[[Path], None] = lambda file: None,
+        batch_size: int = 1,
     ) -> None:
         self._load = load
         self._settings = settings
@@ -120,20 +128,42 @@ class Batch:
         self._piece = piece
         self._start = start
         self._model: SpeechLLM | None = None
+        self._at_once = batch_size
+        if batch_size > 1 and (settings.temperature or settings.speech_temperature):
+            note("note: sampled answers are made one by one, so that each has its own draws")
+            self._at_once = 1
 
     def run(self, questions: Sequence[Path], folder: Path) -> Iterator[Answered]:
         """One result for each question, in order; each sound file is on disk when its result is given."""
+        waiting: list[tuple[Path, Path, np.ndarray | AudioError]] = []
         for question, target in zip(questions, name_answers(questions, folder), strict=True):
             try:
-                samples = read_question(question, self._settings.max_question_s)
+                waiting.append((question, target, read_question(question, self._settings.max_question_s)))
             except AudioError as error:
-                yield Answered(question, error=error)
-                continue
-            if self._model is None:
-                make_folder(folder)  # a folder that cannot be written is told before the first answer, not after
-                self._model = self._load()
+                waiting.append((question, target, error))
+            if sum(not isinstance(item, AudioError) for _, _, item in waiting) == self._at_once or len(waiting) == 1 == self._at_once:
+                yield from self._flush(waiting, folder)
+                waiting = []
+        yield from self._flush(waiting, folder)
+
+    def _flush(self, waiting: list[tuple[Path, Path, np.ndarray | AudioError]], folder: Path) -> Iterator[Answered]:
+        """Answers what waits, in order; bad files among it are told in their places."""
+        good = [(question, target, item) for question, target, item in waiting if not isinstance(item, AudioError)]
+        if good and self._model is None:
+            make_folder(folder)  # a folder that cannot be written is told before the first answer, not after
+            self._model = self._load()
+            if self._model.vocoder is None:
+                self._note("note: this model has no vocoder, so no sound can be made yet; its speech tokens are saved as .npy")
+        for question, _, samples in good:
             self._remark_windows(question, samples)
-            yield self._answer(self._model, question, samples, target)
+        told = self._together(good) if len(good) > 1 else iter(())
+        for question, target, item in waiting:
+            if isinstance(item, AudioError):
+                yield Answered(question, error=item)
+            elif len(good) > 1:
+                yield self._write(question, target, len(item), *next(told), together=len(good))
+            else:
+                yield self._write(question, target, len(item), *self._alone(question, item))
 
     def _remark_windows(self, question: Path, samples: np.ndarray) -> None:
         assert self._model is not None
@@ -142,24 +172,51 @@ class Batch:
             window_s = self._model.settings.encoder.window_s
             self._note(f"note: {question} is {len(samples) / QUESTION_HZ:.1f} s; heard in {windows} windows of {window_s:g} s")
 
-    def _answer(self, model: SpeechLLM, question: Path, samples: np.ndarray, target: Path) -> Answered:
+    def _together(self, good: list[tuple[Path, Path, np.ndarray]]) -> Iterator[tuple[TurnDone, list[int], list[np.ndarray]]]:
+        assert self._model is not None
+        for (question, _, _), (done, tokens, sound) in zip(
+            good, answer_together(self._model, [samples for _, _, samples in good], self._settings), strict=True
+        ):
+            self._start(question)
+            self._piece(done.text)
+            yield done, tokens, sound
+
+    def _alone(self, question: Path, samples: np.ndarray) -> tuple[TurnDone, list[int], list[np.ndarray]]:
+        assert self._model is not None
         generator = None if self._seed is None else torch.Generator().manual_seed(self._seed)
         self._start(question)
         sound: list[np.ndarray] = []
+        tokens: list[int] = []
         done: TurnDone | None = None
-        for event in answer(model, samples, self._settings, generator):
+        for event in answer(self._model, samples, self._settings, generator):
             if isinstance(event, TextDelta):
                 self._piece(event.text)
+            elif isinstance(event, SpeechTokens):
+                tokens += event.tokens
             elif isinstance(event, AudioChunk):
                 sound.append(event.samples)
-            elif isinstance(event, TurnDone):
+            else:
                 done = event
         assert done is not None, "every answer ends with TurnDone"
-        result = Answered(question, done.text, None, 0.0, len(samples) / QUESTION_HZ, done.timings_ms, done.tokens, done.truncated)
+        return done, tokens, sound
+
+    def _write(
+        self, question: Path, target: Path, samples: int, done: TurnDone, tokens: list[int], sound: list[np.ndarray], together: int = 1
+    ) -> Answered:
+        """The result of an answer, its sound (or speech tokens) on disk."""
+        assert self._model is not None
+        result = Answered(question, done.text, None, 0.0, samples / QUESTION_HZ, done.timings_ms, done.tokens, done.truncated)
+        result.together = together
         if sound:
             spoken = np.concatenate(sound)
             write_wav(target, spoken)
             result.audio, result.audio_s = target, len(spoken) / ANSWER_HZ
+        elif tokens and self._model.vocoder is None:
+            result.speech_tokens = target.with_suffix(".npy")
+            part = result.speech_tokens.with_suffix(".npy.part")
+            with part.open("wb") as file:
+                np.save(file, np.array(tokens, dtype=np.int32), allow_pickle=False)
+            os.replace(part, result.speech_tokens)
         else:
             self._note(f"note: {question}: the answer is empty, no sound was written")
         if done.truncated:

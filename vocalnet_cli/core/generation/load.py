@@ -30,10 +30,10 @@ def nano_folder() -> Path:
     return Path(str(files("vocalnet_cli"))) / "assets" / "nano"
 
 
-def find_model(model: str | None, recipe: str | None = None) -> Path:
+def find_model(model: str | None, recipe: str | None = None, fetch: bool = True) -> Path:
     """Folder of a model by name: none or `nano` is the embedded one; else a folder, ours or of the released layout, or a hub id.
 
-    A hub id is looked for in the local cache first, then fetched with the library's progress bars unless HF_HUB_OFFLINE forbids it.
+    A hub id is looked for in the local cache first, then fetched (unless told not to `fetch`) with the library's progress bars.
     With `recipe`, the model of that recipe's finished run instead. Raises MissingWeights for anything that cannot be had,
     RecipeError for a recipe that is not there, UsageError for both names at once.
     """
@@ -49,7 +49,10 @@ def find_model(model: str | None, recipe: str | None = None) -> Path:
     from vocalnet_cli.core.model import hub
 
     if hub.is_hub_id(model):
-        return hub.cached(model) or hub.pull(model)
+        here = hub.cached(model)
+        if here is None and not fetch:
+            raise MissingWeights(f"{model}: not on this machine", f"Get it with `vocalnet models pull {model}`.")
+        return here or hub.pull(model)
     raise MissingWeights(
         f"model {model!r}: no such folder, and no model of that name is on this machine",
         "Answer with the embedded model (--model nano), name a folder written by `vocalnet train`, or a hub id (`vocalnet models`).",

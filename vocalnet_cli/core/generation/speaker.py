@@ -129,27 +129,52 @@ class ReleasedWhole(Speaker):
 
     def finish(self) -> Iterator[Event]:
         with self._clock.stage("talker"):
-            spoken = speak_segments(self._model, [(self._take(), self._ids)], self._settings, self._sampling)[0]
+            spoken = speak_whole(self._model, [(self._take(), self._ids)], self._settings, self._sampling)[0]
         yield from self._say(spoken, last=True)
 
 
-def speak_segments(
+def speak_whole(
     model: SpeechLLM, answers: list[tuple[Tensor, list[int]]], settings: GenerationSettings, sampling: SpeechSampling
 ) -> list[list[int]]:
-    """Speech codes of whole answers, each its states [1, n, H] and the token ids they predicted; all segments in one batch."""
-    ends = sentence_end_ids(model.tokenizer)
+    """Speech codes of whole answers, each its states [1, n, H] and their token ids; all of them, segment by segment, in one batch.
+
+    What is said is what the speaker of `build_speaker` would say of each answer by itself.
+    """
     end = model.end_vector()[0]
     rows, owners = [], []
     for number, (states, ids) in enumerate(answers):
-        for start, stop in cut(ids, ends):
+        for start, stop in _segments(model, settings, ids):
             rows.append(torch.cat([states[0, start:stop], end]))
             owners.append(number)
+    spoken: list[list[int]] = [[] for _ in answers]
+    if not rows:
+        return spoken
     lengths = torch.tensor([len(row) for row in rows])
     batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    spoken: list[list[int]] = [[] for _ in answers]
-    for owner, tokens in zip(owners, model.talker.speak(batch, lengths, False, settings.tokens_per_step, sampling), strict=True):
+    streaming = settings.streaming
+    for owner, tokens in zip(owners, model.talker.speak(batch, lengths, streaming, settings.tokens_per_step, sampling), strict=True):
         spoken[owner] += tokens
     return spoken
+
+
+def _segments(model: SpeechLLM, settings: GenerationSettings, ids: list[int]) -> list[tuple[int, int]]:
+    """Where an answer's states are cut into pieces that are spoken by themselves."""
+    if not RULES[model.settings.compat].segments:
+        return [(0, len(ids))]
+    if not settings.streaming:
+        return cut(ids, sentence_end_ids(model.tokenizer))
+    groups = Groups(model.settings.talker.text_chunk, lambda some: decode(model.tokenizer, some))
+    stops = model.end_ids
+    calls = [call for token_id in ids for call in groups.push(token_id, token_id in stops)]
+    if not ids or ids[-1] not in stops:
+        calls += groups.finish()
+    segments, start, here = [], 0, 0
+    for call in calls:
+        here += call.count or 0
+        if call.last:
+            segments.append((start, here))
+            start = here
+    return segments
 
 
 def speech_sampling(model: SpeechLLM, settings: GenerationSettings, generator: torch.Generator | None) -> SpeechSampling:

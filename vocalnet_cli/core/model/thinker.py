@@ -67,11 +67,16 @@ def merge_lora(thinker: Any) -> PreTrainedModel:
     return thinker.merge_and_unload()
 
 
-def last_hidden(thinker: Any, embeds: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
-    """States [B, L, H] after the final norm: what the output layer sees and what the talker reads (vocalnet.md section 4)."""
+def last_hidden(
+    thinker: Any, embeds: Tensor, attention_mask: Tensor | None = None, cache: Any = None, positions: Tensor | None = None
+) -> Tensor:
+    """States [B, L, H] after the final norm: what the output layer sees and what the talker reads (vocalnet.md section 4).
+
+    `positions` long [B, L] are needed where padding lies between the rows in `cache` and these.
+    """
     base = thinker.get_base_model() if hasattr(thinker, "get_base_model") else thinker
     return base.model(
-        inputs_embeds=embeds, attention_mask=attention_mask, past_key_values=cache, use_cache=cache is not None
+        inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, past_key_values=cache, use_cache=cache is not None
     ).last_hidden_state
 
 

@@ -43,7 +43,7 @@ def save_model(
         new.mkdir()
         kept = [part for part in PARTS if part in parts and getattr(model, part) is not None]
         for part in kept:
-            write_tensors(new / f"{part}.safetensors", _stored(getattr(model, part), DTYPES[dtype]))
+            save_part(getattr(model, part), new, part, dtype)
         if getattr(model, "tokenizer", None) is not None:
             model.tokenizer.save_pretrained(str(new))
         made_by = {} if recipe is None else {"recipe": recipe}
@@ -53,6 +53,11 @@ def save_model(
         if folder.exists():
             os.replace(folder, Path(name) / "old")
         os.replace(new, folder)
+
+
+def save_part(part: nn.Module, folder: Path, name: str, dtype: str = "fp32") -> None:
+    """Write one part's weights into `folder`."""
+    save_file(_stored(part, DTYPES[dtype]), folder / f"{name}.safetensors")
 
 
 def _stored(part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -1,0 +1,112 @@
+"""`vocalnet models`: what models there are, getting them, looking into them, writing them for other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vocalnet_cli.cli.options import DtypeOpt, JsonOpt, OutputOpt
+
+if TYPE_CHECKING:
+    from vocalnet_cli.core.model.inventory import Description
+
+app = typer.Typer(help="Models: list, pull, show, export.", invoke_without_command=True)
+
+NameArg = Annotated[str, typer.Argument(metavar="MODEL", help="An embedded name (nano), a hub id or a folder.")]
+HubArg = Annotated[str, typer.Argument(metavar="NAME", help="A hub id, OWNER/NAME.")]
+
+
+@app.callback()
+def models(context: typer.Context, as_json: JsonOpt = False) -> None:
+    """List the embedded model and the published ones, with what is on this machine.
+
+    \b
+    Examples:
+      vocalnet models
+      vocalnet models pull VocalNet/VocalNet-1B
+      vocalnet models show nano
+      vocalnet models export runs/nano/mtp5/model -o exported
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from vocalnet_cli.cli.console import show_table
+    from vocalnet_cli.core.generation.load import nano_folder
+    from vocalnet_cli.core.model.inventory import known_models
+
+    rows = known_models(nano_folder())
+    if as_json:
+        typer.echo(json.dumps([{"name": r.name, "what": r.what, "folder": str(r.folder) if r.folder else None} for r in rows]))
+        return
+    show_table(["model", "what it is", "on this machine"], [(r.name, r.what, "yes" if r.folder else "no") for r in rows])
+
+
+@app.command()
+def pull(name: HubArg) -> None:
+    """Fetch a model from the hub into its cache; what is there is not fetched again, a broken download goes on.
+
+    \b
+    Examples:
+      vocalnet models pull VocalNet/VocalNet-1B
+      HF_ENDPOINT=https://hf-mirror.com vocalnet models pull openai/whisper-large-v3
+    """
+    from vocalnet_cli.core.model import hub
+
+    typer.echo(hub.pull(name))
+
+
+@app.command()
+def show(name: NameArg, as_json: JsonOpt = False) -> None:
+    """Parts, parameters and types of a model, and the memory it takes. Nothing is fetched, no weight is read.
+
+    \b
+    Examples:
+      vocalnet models show nano
+      vocalnet models show VocalNet/VocalNet-1B --json
+    """
+    from vocalnet_cli.core.generation.load import find_model
+    from vocalnet_cli.core.model.inventory import describe
+
+    described = describe(find_model(name, fetch=False))
+    if as_json:
+        typer.echo(json.dumps(described.as_json()))
+    else:
+        _print(described)
+
+
+def _print(described: Description) -> None:
+    from vocalnet_cli.cli.console import show_table
+    from vocalnet_cli.core.model.inventory import devices_gb
+
+    stored = ", ".join(f"{size / 1e9:.3f} GB {kind}" for kind, size in described.dtypes.items())
+    typer.echo(f"thinker {described.family}, talker {described.talker}, compat {described.compat}; on disk {stored}")
+    total = sum(described.parameters.values())
+    rows = [(part, f"{count / 1e6:.2f}") for part, count in [*described.parameters.items(), ("total", total)]]
+    show_table(["part", "million weights"], rows)
+    devices = devices_gb()
+    fits = [[kind, f"{size:.3f}", *("yes" if size < room else "no" for room in devices.values())] for kind, size in described.memory_gb().items()]
+    show_table(["dtype", "GB of weights", *(f"fits {device} ({room} GB)" for device, room in devices.items())], fits)
+
+
+@app.command()
+def export(name: NameArg, output: OutputOpt = None, dtype: DtypeOpt = "bf16", as_json: JsonOpt = False) -> None:
+    """Write a model in the layout of the released checkpoints, for tools that read those. It reads back here as the same model.
+
+    \b
+    Examples:
+      vocalnet models export runs/vocalnet/mtp5/model -o VocalNet-mine
+      vocalnet models export nano -o exported --dtype fp32
+    """
+    from vocalnet_cli.core.errors import UsageError
+    from vocalnet_cli.core.generation.load import find_model
+    from vocalnet_cli.core.model.export import export_released
+    from vocalnet_cli.core.model.weights import DTYPES
+
+    if output is None:
+        raise UsageError("no folder for the export", "name one: vocalnet models export MODEL -o DIR")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype is {dtype!r}: not a type weights are stored in", f"Use {', '.join(DTYPES)}.")
+    files = export_released(find_model(name, fetch=False), Path(output), dtype)
+    typer.echo(json.dumps({"folder": output, "files": files}) if as_json else output)
