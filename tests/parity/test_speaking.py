@@ -15,7 +15,7 @@ FILE = "talker_infer.json"
 ABOUT = read_json(FILE)
 WHOLE = [pytest.param(i, name, id=f"{i}-{name}") for i, case in enumerate(ABOUT.get("cases", [])) for name in case["runs"]]
 STREAMED = [
-    pytest.param(i, j, id="-".join([str(i), *(f"{key}{run['kwargs'][key]}" for key in ("infer_mtp_token_num", "penalty") if key in run["kwargs"])]))
+    pytest.param(i, j, id=f"{i}-n{run['kwargs']['infer_mtp_token_num']}-penalty{run['kwargs'].get('penalty', 'default')}")
     for i, case in enumerate(ABOUT.get("streaming_cases", []))
     for j, run in enumerate(case["runs"])
 ]

@@ -1,147 +1,17 @@
-"""The talker against the released code's numbers, and its cached decoding against its own training forward."""
+"""The talker's cached decoding against its own training forward, which has the numbers of the released code's (`test_talker_training`)."""
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from vocalnet_cli.core.config.schema import AdaptorSettings
+from tests.parity.numbers import CLOSE
 from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings, NtpSettings
 from vocalnet_cli.core.errors import VocalnetError
-from vocalnet_cli.core.model.adaptor import Adaptor
-from vocalnet_cli.core.model.official_weights import load_official, official_to_ours, ours_to_official
 from vocalnet_cli.core.model.talker import build_talker
 from vocalnet_cli.core.model.talker.contract import Lengths, SpeechSampling
-from vocalnet_cli.core.model.talker.masks import training_mask
-
-CASES = ["nonstreaming", "streaming", "mixed", "streaming_no_txt_eos", "nonstreaming_no_txt_eos"]
-CLOSE = dict(atol=1e-4, rtol=1e-4)
-
-
-class Official:
-    """The released code's inputs and outputs, and our talker with its weights."""
-
-    def __init__(self, folder: Path) -> None:
-        self.state = load_file(folder / "talker_mtp_state.safetensors")
-        self.about = json.loads((folder / "talker_mtp.json").read_text())
-        self.inputs, self.expected, self.masks = (
-            {k: torch.from_numpy(v) for k, v in np.load(folder / f"talker_mtp_{name}.npz").items()}
-            for name in ("inputs", "expected", "masks")
-        )
-        config = self.about["config"]
-        settings = MtpVocalnetSettings(
-            hidden=config["llm_hidden_size"],
-            ffn=config["decoder_ffn_dim"],
-            heads=config["decoder_num_heads"],
-            projector_layers=config["encoder_num_layers"],
-            decoder_layers=config["decoder_num_layers"],
-            codes=config["unit_vocab_size"],
-            dropout=config["decoder_dropout"],
-            modules=config["mtp_num"],
-        )
-        self.talker = build_talker(settings, "official")
-        load_official(self.talker, "talker", self.state, prefix="")
-
-    def batch(self, case: str) -> tuple[torch.Tensor, torch.Tensor, Lengths]:
-        """Text rows as the released code picks them: labelled, end of turn left out, the last replaced by the end vector."""
-        hidden, labels, speech = (self.inputs[k] for k in ("llm_hidden", "llm_labels", "speech_tokens"))
-        rows = [states[(label != -100) & (label != 128009)] for states, label in zip(hidden, labels, strict=True)]
-        if self.about["cases"][case]["txt_eos_emb"]:
-            rows = [torch.cat([states[:-1], self.inputs["txt_eos_emb"][0]]) for states in rows]
-        lengths = Lengths(
-            text=torch.tensor([len(states) for states in rows]),
-            speech=(speech >= 0).sum(1),
-            streaming=torch.tensor(self.about["cases"][case]["non_streaming_flags"]) == 0,
-        )
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), speech, lengths
-
-
-@pytest.fixture(scope="module")
-def official(fixtures_dir):
-    return Official(fixtures_dir / "vocalnet")
-
-
-@pytest.mark.parametrize("case", ["nonstreaming", "streaming", "mixed"])
-def test_masks_of_the_released_code(official, case):
-    hidden, speech, lengths = official.batch(case)
-    columns = (hidden.shape[1] + 1, speech.shape[1] + 1)
-    for depth in range(6):
-        expected = official.masks[f"{case}.main_mask"] if depth == 0 else official.masks[f"{case}.mtp_masks"][depth - 1]
-        got = training_mask(lengths.text + 1, lengths.speech + 1, lengths.streaming, columns, (5, 15), "official", depth)
-        assert torch.equal(got, expected), f"depth {depth}"
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_losses_of_the_released_code(official, case):
-    about = official.about["cases"][case]
-    with torch.no_grad():
-        loss = official.talker.loss(*official.batch(case))
-    assert [float(head) for head in loss.heads] == pytest.approx(about["head_losses"], abs=2e-5)
-    assert float(loss.total) == pytest.approx(about["loss"], abs=1e-4)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_logits_of_the_released_code(official, case):
-    hidden, speech, lengths = official.batch(case)
-    with torch.no_grad():
-        got = official.talker.scores(hidden, speech, lengths)
-    sample = official.about["arrays_sample_index"]
-    if f"{case}.logits_sample" in official.expected:
-        rows = int(lengths.speech[sample]) + 1
-        torch.testing.assert_close(got[0][sample, :rows], official.expected[f"{case}.logits_sample"][:rows], **CLOSE)
-        return
-    valid = official.expected["out_tokens"] != official.talker.pad
-    torch.testing.assert_close(got[0][valid], official.expected[f"{case}.logits"][valid], **CLOSE)
-    for depth in range(1, 6):
-        valid = official.expected["mtp_labels"][depth - 1, sample] != official.talker.pad
-        torch.testing.assert_close(got[depth][sample][valid], official.expected[f"{case}.mtp_logits"][depth - 1][valid], **CLOSE)
-
-
-@pytest.mark.parametrize("case", ["nonstreaming", "streaming", "mixed"])
-def test_gradients_of_the_released_code(official, case):
-    official.talker.zero_grad()
-    official.talker.loss(*official.batch(case)).total.backward()
-    gradients = {name: p.grad for name, p in official.talker.named_parameters()}
-    norms = {name: float(grad.norm()) for name, grad in ours_to_official("talker", gradients, prefix="").items()}
-    assert norms == pytest.approx(official.about["cases"][case]["grad_norm"], rel=1e-3)
-
-
-def test_adaptor_of_the_released_code(fixtures_dir):
-    folder = fixtures_dir / "vocalnet"
-    state = load_file(folder / "adaptor_state.safetensors")
-    arrays = np.load(folder / "adaptor_arrays.npz")
-    inner, joined = state["linear1.weight"].shape
-    adaptor = Adaptor(AdaptorSettings(hidden=inner), joined // 5, len(state["linear2.bias"]))
-    load_official(adaptor, "adaptor", state, prefix="")
-    pairs = [name for name in arrays.files if name.startswith("in")]
-    assert pairs
-    for name in pairs:
-        torch.testing.assert_close(
-            adaptor(torch.from_numpy(arrays[name])), torch.from_numpy(arrays[name.replace("in", "out")]), atol=1e-5, rtol=1e-4
-        )
-
-
-def test_names_go_both_ways_and_misfits_are_named(official):
-    whole = {f"speech_generator.{name}": tensor for name, tensor in official.state.items()} | {"lm_head.weight": torch.zeros(1)}
-    ours, unexpected = official_to_ours("talker", whole | {"speech_generator.rotary_emb.inv_freq": torch.zeros(1)})
-    assert not unexpected and ours.keys() == official.talker.state_dict().keys()
-    assert ours_to_official("talker", ours).keys() == whole.keys() - {"lm_head.weight"}
-    broken = dict(whole)
-    del broken["speech_generator.mtp_layers.2.norm_final.weight"]
-    broken["speech_generator.odd.weight"] = torch.zeros(1)
-    with pytest.raises(
-        VocalnetError, match=r"missing speech_generator.mtp_layers.2.norm_final.weight, unexpected speech_generator.odd.weight"
-    ):
-        load_official(official.talker, "talker", broken)
-
-
-# --- decoding equals training --------------------------------------------------------------------------------------
 
 SIZES = dict(hidden=32, ffn=48, heads=4, projector_layers=1, decoder_layers=2, codes=30, dropout=0.0, text_chunk=3, speech_chunk=7)
 TEXT = 11
@@ -255,6 +125,18 @@ def test_interleaved_answers_do_not_meet():
         for spoken, state, text in zip(together, states, texts, strict=True):
             spoken += talker.step(state, text[:, row : row + 1], row == TEXT - 1).tolist()
     assert together == apart
+
+
+@pytest.mark.parametrize("tokens_per_step", [1, 2, 3])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_several_answers_at_once_are_each_alone(streaming, tokens_per_step):
+    talker = random_talker()
+    lengths = torch.tensor([TEXT, 4, 1, 7])
+    hidden = torch.randn(len(lengths), TEXT, SIZES["hidden"], generator=torch.Generator().manual_seed(4))
+    sampling = SpeechSampling(max_speech_tokens=30, repetition_penalty=1.3, repetition_window=4)
+    options = dict(streaming=streaming, tokens_per_step=tokens_per_step, sampling=sampling)
+    alone = [feed(talker, row[None, :n], 2, **options) for row, n in zip(hidden, lengths.tolist(), strict=True)]
+    assert talker.speak(hidden, lengths, **options) == alone
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import PreTrainedTokenizerFast
 
-from tests.parity.numbers import CLOSE, FOLDER, arrays, cases, read_json
+from tests.parity.numbers import CLOSE, arrays, cases, read_json
 from tests.parity.released_folder import write_folder
-from vocalnet_cli.core.config.schema import GenerationSettings, ModelSettings
+from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.generation.segments import FILLER, Groups, cut
 from vocalnet_cli.core.generation.speaker import speak_whole, speech_sampling
 from vocalnet_cli.core.generation.text import decode
-from vocalnet_cli.core.model.prompt import render_prompt, sentence_end_ids
-from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
+from vocalnet_cli.core.model.prompt import sentence_end_ids
+from vocalnet_cli.core.model.speech_llm import build_model
 from vocalnet_cli.core.model.talker.contract import Lengths
 from vocalnet_cli.core.model.thinker import last_hidden, text_logits
 from vocalnet_cli.core.model.weights import load_model, read_config
@@ -221,14 +219,3 @@ def test_a_streamed_answer(loaded, family, name):
             break
     assert calls == about["talker_calls"]
     assert yields == about["yields"]
-
-
-@pytest.mark.parametrize("mel_frames_of", [(8000, 5), (16000, 10), (16160, 10), (160000, 100), (480000, 300), (496000, 300)])
-def test_audio_embeddings_of_released_models(mel_frames_of):
-    """Lengths of the released pipeline, its half-to-even rounding included (vocalnet.md, section 2)."""
-    samples, expected = mel_frames_of
-    with torch.device("meta"):
-        model = build_model(ModelSettings(compat="released"))
-    assert model.audio_length(samples) == expected
-
-

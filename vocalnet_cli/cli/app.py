@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from vocalnet_cli import __version__
-from vocalnet_cli.cli import eval as eval_command
 from vocalnet_cli.cli import doctor, infer, models, prep, recipes, train
+from vocalnet_cli.cli import eval as eval_command
 from vocalnet_cli.core.errors import VocalnetError
 
 app = typer.Typer(name="vocalnet", no_args_is_help=True, add_completion=False, rich_markup_mode=None)

@@ -86,7 +86,8 @@ def _print(described: Description) -> None:
     rows = [(part, f"{count / 1e6:.2f}") for part, count in [*described.parameters.items(), ("total", total)]]
     show_table(["part", "million weights"], rows)
     devices = devices_gb()
-    fits = [[kind, f"{size:.3f}", *("yes" if size < room else "no" for room in devices.values())] for kind, size in described.memory_gb().items()]
+    needs = described.memory_gb()
+    fits = [[kind, f"{size:.3f}", *("yes" if size < room else "no" for room in devices.values())] for kind, size in needs.items()]
     show_table(["dtype", "GB of weights", *(f"fits {device} ({room} GB)" for device, room in devices.items())], fits)
 
 

@@ -9,7 +9,6 @@ import importlib
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -77,8 +76,6 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 10):
-        return Finding("python", "broken", detail, "Use Python 3.10 or newer.", needed=True)
     return Finding("python", "ok", detail, needed=True)
 
 

@@ -108,7 +108,7 @@ def load_answerer(folder: Path, device: torch.device, dtype: torch.dtype, quanti
 
     model = load_model(folder, device, dtype)
     if model.settings.compat == "official":
-        raise VocalnetError(f"{folder}: compat is 'official', which only parity tests use", "Set model.compat to 'released' in config.json.")
+        raise VocalnetError(f"{folder}: compat is 'official', which is for parity tests", "Set model.compat to 'released' in config.json.")
     return quantized(model, quantize) if quantize else model
 
 

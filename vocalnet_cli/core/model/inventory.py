@@ -90,7 +90,8 @@ def _stored(folder: Path) -> dict[str, int]:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():
+                names = file.keys()
+                for name in names:
                     piece = file.get_slice(name)
                     count = 1
                     for size in piece.get_shape():

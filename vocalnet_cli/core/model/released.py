@@ -187,7 +187,9 @@ def _sources(folder: Path) -> dict[str, tuple[Shards, str]]:
         return sources
     place = _encoder_folder(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if place is None:
-        raise MissingWeights(f"{folder}: holds no speech encoder, and {hub.WHISPER} is not here", f"Run `vocalnet models pull {hub.WHISPER}`.")
+        raise MissingWeights(
+            f"{folder}: holds no speech encoder, and {hub.WHISPER} is not here", f"Run `vocalnet models pull {hub.WHISPER}`."
+        )
     whisper = Shards(place)
     for name in whisper.shapes:
         if name.startswith("model.encoder."):
@@ -249,6 +251,6 @@ def _fill_buffers(model: nn.Module, device: torch.device) -> None:
     for module in model.modules():
         for name, child in module.named_children():
             if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
-                setattr(module, name, type(child)(config=child.config, device=device))
+                setattr(module, name, type(child)(child.config).to(device))
     left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     assert not left, f"never filled: {left[:3]}"

@@ -32,7 +32,8 @@ class Shards:
             if not path.is_file():
                 raise MissingWeights(f"{path}: no such file, but the index names it", "The download is not complete: pull the model again.")
             with _opened(path) as file:
-                for name in file.keys():
+                names = file.keys()
+                for name in names:
                     piece = file.get_slice(name)
                     self._where[name] = path
                     self.shapes[name] = tuple(piece.get_shape())

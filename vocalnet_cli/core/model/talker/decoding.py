@@ -96,10 +96,10 @@ def _read_text(talker: NtpTalker, state: TalkerState, hidden: Tensor | None, las
         state.waiting.append(talker.project(hidden.to(state.rows.device), state.projector))
     complete = last and not state.text_complete
     state.text_complete = state.text_complete or last
-    if complete or (state.waiting and state.streaming):
-        if state.waiting or state.text == 0:
-            fresh = sum(part.shape[1] for part in state.waiting) + (state.text == 0)
-            _read_waiting(talker, state, state.total + fresh)
+    ready = complete or (state.waiting and state.streaming)
+    if ready and (state.waiting or state.text == 0):
+        fresh = sum(part.shape[1] for part in state.waiting) + (state.text == 0)
+        _read_waiting(talker, state, state.total + fresh)
 
 
 def _read_waiting(talker: NtpTalker, state: TalkerState, total: Tensor) -> None:
