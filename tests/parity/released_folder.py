@@ -15,6 +15,8 @@ from tests.parity.numbers import FOLDER
 from vocalnet_cli.core.model.tokenizer import LLAMA_TEMPLATE, QWEN_TEMPLATE
 
 SEGMENT_ENDS = {".": 13, "?": 30, "!": 0, ",": 11}
+SPECIAL_FROM = 290
+"""Ids from here on have no text (the fixtures' stand-in tokenizer)."""
 
 
 def config_of(meta: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +53,8 @@ def tokenizer_of(meta: dict[str, Any]) -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel({name: index for index, name in names.items()}, unk_token="w1"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.decoder = decoders.Fuse()
-    special = [name for name in names.values() if name.startswith("<|")]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=special, clean_up_tokenization_spaces=False)
+    special = [name for index, name in names.items() if index >= SPECIAL_FROM]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, extra_special_tokens=special, clean_up_tokenization_spaces=False)
     tokenizer.chat_template = LLAMA_TEMPLATE if llama else QWEN_TEMPLATE
     return tokenizer
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2TokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from vocalnet_cli.core.errors import MissingWeights
 
@@ -55,5 +55,5 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
         # Not through AutoTokenizer: it asks config.json for a model type, and does not know that of the released checkpoints.
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return Qwen2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
     raise MissingWeights(f"{folder}: no tokenizer.json", "Name a folder that holds a tokenizer, in `init.tokenizer` or as the model.")
