@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Speaker:
         self._waiting: list[Tensor] = []
         self._talker = self._begin()
         self._vocoder = model.vocoder
-        self._sound = model.vocoder.begin() if model.vocoder is not None else None
+        self._sound: Any = model.vocoder.begin() if model.vocoder is not None else None
         self._ended = False
         vocoder = model.settings.vocoder
         # Tokens go to the vocoder as soon as they can fill one of its windows.
@@ -55,7 +56,7 @@ class Speaker:
         """The text is complete: hands the talker the end vector and speaks to the end."""
         yield from self._speak(self._take(end=True), last=True, final=True)
 
-    def _begin(self) -> object:
+    def _begin(self) -> Any:
         settings = self._settings
         return self._model.talker.begin(1, settings.streaming, settings.tokens_per_step, self._sampling)
 
@@ -73,7 +74,7 @@ class Speaker:
                 tokens = self._model.talker.step(talker, states, last, limit=self._at_once).tolist()
             states = None
             # A talker may end before the text does: the vocoder then need not wait for tokens that never come.
-            done = getattr(talker, "done", False) and (final or not RULES[self._model.settings.compat].segments)
+            done = talker.done and (final or not RULES[self._model.settings.compat].segments)
             yield from self._say(tokens, last=done or (final and not tokens))
             if not tokens:
                 return

@@ -11,6 +11,8 @@ from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 """Files of a model that are fetched: settings, weights, tokenizer."""
+NOT_WANTED = ["*.fp32-*", "original/*"]
+"""Second copies of the weights that some repositories hold."""
 
 WHISPER = "openai/whisper-large-v3"
 """Where a released checkpoint's encoder comes from if the checkpoint does not hold one."""
@@ -69,7 +71,7 @@ def pull(name: str) -> Path:
     if offline():
         raise MissingWeights(f"{name}: not fetched, because HF_HUB_OFFLINE forbids the network", "Unset HF_HUB_OFFLINE and run it again.")
     try:
-        return Path(snapshot_download(name, allow_patterns=PATTERNS))
+        return Path(snapshot_download(name, allow_patterns=PATTERNS, ignore_patterns=NOT_WANTED))
     except Exception as error:
         raise _told(name, error) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -20,7 +20,11 @@ from vocalnet_cli.core.model.shards import Shards
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
 from vocalnet_cli.core.units import ENCODER_HOP, ENCODER_STRIDE, QUESTION_HZ
 
-FAMILIES = {"omni_speech2s_llama": "llama", "omni_speech2s_qwen": "qwen2", "omni_speech2s_qwen2": "qwen2"}
+FAMILIES: dict[str, Literal["llama", "qwen2"]] = {
+    "omni_speech2s_llama": "llama",
+    "omni_speech2s_qwen": "qwen2",
+    "omni_speech2s_qwen2": "qwen2",
+}
 """Thinker family of each released `model_type`."""
 OURS = "vocalnet"
 """Key of config.json under which an exported model keeps our own settings."""
@@ -47,6 +51,10 @@ WHISPER_HEAD_DIM = 64
 """Width of an attention head in every Whisper encoder, where no config.json of one tells."""
 
 
+class _Unknown(Exception):
+    """A setting of a checkpoint that we cannot build; the message names it."""
+
+
 def is_released(config: dict[str, Any]) -> bool:
     """Whether a config.json is of the released layout (`model_type` omni_speech…)."""
     return str(config.get("model_type", "")).startswith("omni_speech")
@@ -71,9 +79,9 @@ def released_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
             thinker=_thinker(config, tied="lm_head.weight" not in Shards(folder).shapes),
             talker=talker,
         )
-    except (KeyError, ValidationError) as error:
-        first = " ".join(str(error).split())
-        raise VocalnetError(f"{path}: {first}", "Is this a speech-to-speech checkpoint of VocalNet? Pull or copy it again.") from error
+    except (KeyError, _Unknown, ValidationError) as error:
+        told = f"{error} is not there" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise VocalnetError(f"{path}: {told}", "Is this a speech-to-speech checkpoint of VocalNet? Pull or copy it again.") from error
     return {"model": settings, "generation": _generation(folder, talker)}
 
 
@@ -118,12 +126,12 @@ def _thinker(config: dict[str, Any], tied: bool) -> ThinkerSettings:
     # transformers 5 keeps theta and scaling together, earlier ones apart.
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     theta = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
-    if rope.pop("type", "default") != "default" and "rope_type" not in rope:
-        raise KeyError("rope_scaling without rope_type")
-    if rope.get("rope_type", "default") not in ("default", "llama3"):
-        raise KeyError(f"rope_type is {rope['rope_type']!r}, only 'default' and 'llama3' are known")
+    older_name = rope.pop("type", "default")
+    rope.setdefault("rope_type", older_name)
+    if rope["rope_type"] not in ("default", "llama3"):
+        raise _Unknown(f"rope_type is {rope['rope_type']!r}, only 'default' and 'llama3' are known")
     if family == "llama" and config.get("attention_bias", False):
-        raise KeyError("attention_bias is true, only false is known")
+        raise _Unknown("attention_bias is true, only false is known")
     return ThinkerSettings(
         family=family,
         hidden=config["hidden_size"],
@@ -134,7 +142,7 @@ def _thinker(config: dict[str, Any], tied: bool) -> ThinkerSettings:
         vocab=config["vocab_size"],
         tied=tied or bool(config.get("tie_word_embeddings", False)),
         rope_theta=theta,
-        rope_scaling=rope if rope.get("rope_type", "default") != "default" else None,
+        rope_scaling=rope if rope["rope_type"] != "default" else None,
         norm_eps=config["rms_norm_eps"],
         max_positions=config["max_position_embeddings"],
     )
@@ -147,7 +155,7 @@ def _encoder(folder: Path, config: dict[str, Any]) -> EncoderSettings:
     hidden, bins, _ = shapes["conv1.weight"]
     told = json.loads((beside / "config.json").read_text(encoding="utf-8")) if beside and (beside / "config.json").is_file() else {}
     if config.get("speech_encoder_hidden_size", hidden) != hidden:
-        raise KeyError(f"speech_encoder_hidden_size is {config['speech_encoder_hidden_size']}, the encoder's tensors have {hidden}")
+        raise _Unknown(f"speech_encoder_hidden_size is {config['speech_encoder_hidden_size']}, the encoder's tensors have {hidden}")
     return EncoderSettings(
         hidden=hidden,
         layers=1 + max(int(found[1]) for name in shapes if (found := re.match(r"layers\.(\d+)\.", name))),
@@ -228,7 +236,7 @@ def load_released(folder: Path, settings: ModelSettings, device: torch.device, d
             owner, _, leaf = str(our_name(name)).rpartition(".")
             setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
     if settings.thinker.tied:
-        model.thinker.tie_weights()
+        model.thinker.get_output_embeddings().weight = model.thinker.get_input_embeddings().weight
     _fill_buffers(model, device)
     return model
 
