@@ -56,3 +56,22 @@ def test_ids_of_a_conversation(name):
     said = [*tokenizer(answer, add_special_tokens=False)["input_ids"], *end]
     assert ids + said == case["input_ids"]
     assert case["labels"] == [ABOUT["ids"]["ignore_index"]] * len(ids) + said
+
+
+def test_qwen3_answers_without_thinking_aloud():
+    """Qwen3's template opens a block of thoughts unless told not to; ours closes it at once."""
+    inner = Tokenizer(models.WordLevel({"x": 0, "<|im_end|>": 1}, unk_token="x"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+        "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+    )
+    seen: list[str] = []
+    tokenizer.__class__ = type(
+        "Spy", (PreTrainedTokenizerFast,), {"__call__": lambda self, text, **_: seen.append(text) or {"input_ids": [0]}}
+    )
+    render_prompt(tokenizer, "qwen3", "Be brief.")
+    assert "".join(seen) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
