@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -82,7 +83,7 @@ def render_prompt(
     messages += [*(history or []), {"role": "user", "content": question}]
 
     def rendered(header: bool) -> str:
-        options = {"date_string": LLAMA_DATE, "enable_thinking": False}
+        options: dict[str, Any] = {"date_string": LLAMA_DATE, "enable_thinking": False}
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header, **options))
 
     text = rendered(header=True)
