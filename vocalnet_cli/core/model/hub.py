@@ -69,7 +69,10 @@ def pull(name: str) -> Path:
     if not is_hub_id(name):
         raise VocalnetError(f"{name!r} is not a hub id", "Write OWNER/NAME; `vocalnet models` lists the known ones.")
     if offline():
-        raise MissingWeights(f"{name}: not fetched, because HF_HUB_OFFLINE forbids the network", "Unset HF_HUB_OFFLINE and run it again.")
+        raise MissingWeights(
+            f"{name}: not fetched, because HF_HUB_OFFLINE forbids the network",
+            "Unset HF_HUB_OFFLINE and run it again, or answer with --model nano.",
+        )
     try:
         return Path(snapshot_download(name, allow_patterns=PATTERNS, ignore_patterns=NOT_WANTED))
     except Exception as error:
