@@ -43,25 +43,29 @@ class Prompt:
 
 def special_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """Id of a special token, asked by name. Raises VocalnetError when the tokenizer does not know it."""
-    found = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(found, int) or found == tokenizer.unk_token_id:
+    found = _known_id(tokenizer, token)
+    if found is None:
         raise VocalnetError(
             f"the tokenizer has no token {token!r}",
-            "Check that model.thinker.family in the recipe fits the tokenizer (llama or qwen2).",
+            "Check that model.thinker.family in the recipe fits the tokenizer (llama, qwen2 or qwen3).",
         )
     return found
 
 
+def _known_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    """Id of exactly this token; none if the tokenizer would read something else for it."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    return found if isinstance(found, int) and tokenizer.convert_ids_to_tokens(found) == token else None
+
+
 def stop_ids(tokenizer: PreTrainedTokenizerBase, family: str) -> frozenset[int]:
     """Ids that end an answer; only those the tokenizer has."""
-    ids = (tokenizer.convert_tokens_to_ids(token) for token in STOPS[family])
-    return frozenset(i for i in ids if isinstance(i, int) and i != tokenizer.unk_token_id)
+    return frozenset(i for token in STOPS[family] if (i := _known_id(tokenizer, token)) is not None)
 
 
 def sentence_end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Ids of the tokens that are exactly one of `SENTENCE_ENDS`; " ." and ".\\n" are others."""
-    ids = (tokenizer.convert_tokens_to_ids(token) for token in SENTENCE_ENDS)
-    return frozenset(i for i in ids if isinstance(i, int) and i != tokenizer.unk_token_id)
+    return frozenset(i for token in SENTENCE_ENDS if (i := _known_id(tokenizer, token)) is not None)
 
 
 def render_prompt(
