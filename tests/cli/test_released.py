@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.parity.numbers import read_json
+from tests.parity.numbers import FOLDER, read_json
 from tests.parity.released_folder import write_folder
 from tests.tiny import save_tiny, tone
 from vocalnet_cli.core.audio.wav import write_wav
 from vocalnet_cli.core.model.weights import load_model
 from vocalnet_cli.core.units import QUESTION_HZ
 
+pytestmark = pytest.mark.skipif(not (FOLDER / "full_llama.json").is_file(), reason=f"{FOLDER} lacks full_llama.json")
 SHORT = ("--set", "generation.max_text_tokens=13", "--set", "generation.max_speech_tokens=40")
 
 

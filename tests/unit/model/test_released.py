@@ -16,6 +16,7 @@ from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.official_weights import our_name
 from vocalnet_cli.core.model.weights import load_model, read_config
 
+pytestmark = pytest.mark.skipif(not (FOLDER / "full_llama.json").is_file(), reason=f"{FOLDER} lacks full_llama.json")
 FAMILIES = ("llama", "qwen")
 
 
