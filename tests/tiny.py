@@ -9,9 +9,10 @@ import torch
 
 from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, ModelSettings, ThinkerSettings, VocoderSettings
 from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
+from vocalnet_cli.core.model.folder import PARTS
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
 from vocalnet_cli.core.model.tokenizer import train_tokenizer
-from vocalnet_cli.core.model.weights import PARTS, save_model
+from vocalnet_cli.core.model.weights import save_model
 from vocalnet_cli.core.units import QUESTION_HZ
 
 TEXTS = ["three plus five is eight", "what is the capital of France", "the café is open – 你好 🎉", "twenty minus seven"]

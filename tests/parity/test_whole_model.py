@@ -16,11 +16,12 @@ from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.generation.segments import FILLER, Groups, cut
 from vocalnet_cli.core.generation.speaker import speak_whole, speech_sampling
 from vocalnet_cli.core.generation.text import decode
+from vocalnet_cli.core.model.folder import read_config
 from vocalnet_cli.core.model.prompt import sentence_end_ids
 from vocalnet_cli.core.model.speech_llm import build_model
 from vocalnet_cli.core.model.talker.contract import Lengths
 from vocalnet_cli.core.model.thinker import last_hidden, text_logits
-from vocalnet_cli.core.model.weights import load_model, read_config
+from vocalnet_cli.core.model.weights import load_model
 
 ABOUT = {family: about for family in ("llama", "qwen") if (about := read_json(f"full_{family}.json"))}
 NAMES = "full_llama.json, full_qwen.json"

@@ -13,8 +13,9 @@ from tests.parity.numbers import FOLDER, read_json
 from tests.parity.released_folder import write_folder
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model import hub
+from vocalnet_cli.core.model.folder import read_config
 from vocalnet_cli.core.model.official_weights import our_name
-from vocalnet_cli.core.model.weights import load_model, read_config
+from vocalnet_cli.core.model.weights import load_model
 
 pytestmark = pytest.mark.skipif(not (FOLDER / "full_llama.json").is_file(), reason=f"{FOLDER} lacks full_llama.json")
 FAMILIES = ("llama", "qwen")

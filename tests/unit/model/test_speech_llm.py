@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from tests.tiny import tiny_model, tone
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
-from vocalnet_cli.core.model.weights import PARTS, load_model, save_model
+from vocalnet_cli.core.model.folder import PARTS
+from vocalnet_cli.core.model.weights import load_model, save_model
 
 
 def test_a_question_sounds_the_same_alone_and_in_a_batch() -> None:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model import hub
+from vocalnet_cli.core.model.folder import PARTS, read_config
 from vocalnet_cli.core.model.speech_llm import build_model
-from vocalnet_cli.core.model.weights import PARTS, read_config
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "8bit": 1.0, "4bit": 0.5}
 """Bytes a weight takes; the quantised kinds concern the thinker's layers only, everything else is then 2 bytes."""

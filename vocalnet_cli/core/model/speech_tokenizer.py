@@ -55,6 +55,8 @@ class SpeechTokenizer(nn.Module):
     neighbours may. The decoder starts as the inverse of the encoder's linear part and learns the rest.
     """
 
+    mean: Tensor
+
     def __init__(self, codes: int, latent: int, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(PAIR))

@@ -57,7 +57,7 @@ def save_model(
 
 def save_part(part: nn.Module, folder: Path, name: str, dtype: str = "fp32") -> None:
     """Write one part's weights into `folder`."""
-    save_file(_stored(part, DTYPES[dtype]), folder / f"{name}.safetensors")
+    write_tensors(folder / f"{name}.safetensors", _stored(part, DTYPES[dtype]))
 
 
 def _stored(part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -32,6 +32,8 @@ class TokenScores(nn.Module):
     The blank has a place of its own there, which learns, as does the sharpness; the tokens' places are the thinker's and stay.
     """
 
+    places: Tensor
+
     def __init__(self, embedding_VH: Tensor) -> None:
         super().__init__()
         self.register_buffer("places", embedding_VH.detach().float().clone())
