@@ -93,3 +93,18 @@ def test_the_carried_sets_stay_below_6_megabytes():
     assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) < 6e6
     kinds = [record.meta["kind"] for record in load_benchmark("nano-combination").records]
     assert sum(kind in ("plus", "minus", "repeat") for kind in kinds) >= 0.3 * len(kinds)
+
+
+def test_rows_of_another_set_and_unclear_recordings_stay_out(tmp_path):
+    pytest.importorskip("pocketsphinx")
+    human = load_benchmark("nano-combination")
+    clear, unclear = (next(r for r in human.records if r.meta["kind"] == kind) for kind in ("capital", "plus"))
+    rows = []
+    for record, sound in ((clear, clear), (unclear, clear), (clear, clear)):
+        answer = Utterance(text=record.answer.text, audio=str(human.sound(str(sound.answer.audio))))
+        question = Utterance(text="what", audio=str(human.sound(str(clear.question.audio))))
+        rows.append(Record(id=f"r{len(rows)}", source="s", split="test", question=question, answer=answer))
+    write_manifest(tmp_path / "m.jsonl", rows)
+    stats = pack_benchmark(tmp_path / "m.jsonl", "test", tmp_path / "set", without={"r2"}, clear=True)
+    assert (stats["rows_in"], stats["rows_out"]) == (3, 1)
+    assert [record.id for record in read_manifest(tmp_path / "set/manifest.jsonl")] == ["r0"]

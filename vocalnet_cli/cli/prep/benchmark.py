@@ -17,6 +17,10 @@ def benchmark(
         Path, typer.Argument(metavar="MANIFEST", help="Manifest of a corpus (JSONL), or the folder that holds manifest.jsonl.")
     ],
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Split the rows come from.")],
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="NAME", help="Leave out the rows of this benchmark. Repeatable.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Only rows whose recorded answer the recogniser hears without error.")] = False,
     output: OutputOpt = None,
     limit: LimitOpt = None,
     seed: SeedOpt = None,
@@ -28,18 +32,27 @@ def benchmark(
     \b
     Examples:
       vocalnet prep benchmark data/nano --split test-voice -o nano-voice
-      vocalnet eval --benchmark nano-voice/manifest.jsonl
+      vocalnet prep benchmark data/nano --split test-combination --without nano-combination --clear --limit 60 -o nano-ablation
     """
     from vocalnet_cli.core.errors import UsageError
+    from vocalnet_cli.core.evaluation.benchmarks import load_benchmark
     from vocalnet_cli.core.evaluation.pack import ROWS, pack_benchmark
 
     if output is None:
         raise UsageError("no folder for the benchmark", f"name one: vocalnet prep benchmark {manifest} --split {split} -o DIR")
+    known = {record.id for name in without or () for record in load_benchmark(name).records}
     source = manifest / "manifest.jsonl" if manifest.is_dir() else manifest
     with progress(quiet) as bars:
         bar = bars.add_task("rows", total=None)
         stats = pack_benchmark(
-            source, split, Path(output), limit or ROWS, seed or 0, lambda done, total: bars.update(bar, completed=done, total=total)
+            source,
+            split,
+            Path(output),
+            limit or ROWS,
+            seed or 0,
+            lambda done, total: bars.update(bar, completed=done, total=total),
+            without=known,
+            clear=clear,
         )
     if as_json:
         typer.echo(json.dumps(stats))

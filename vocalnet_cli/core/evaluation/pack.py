@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import MANIFEST
+from vocalnet_cli.core.evaluation.wer import Recogniser, known_words, words_of
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
 ROWS = 120
@@ -60,11 +61,16 @@ def pack_benchmark(
     count: int = ROWS,
     seed: int = 0,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    without: Collection[str] = (),
+    clear: bool = False,
 ) -> dict[str, Any]:
     """Write `output`/manifest.jsonl and its sound as Ogg Opus: questions at 16 kHz, recorded answers at 24 kHz, both mono.
 
-    `advance(done, total)` hears of each row. Returns `{"rows_in", "rows_out", "kinds", "megabytes"}`. Raises UsageError for a split
-    without rows, VocalnetError for a folder that is not empty or cannot be written, AudioError for bad sound.
+    Rows with an id in `without` stay out; with `clear` also those in whose recorded answer the recogniser hears a wrong word: then
+    what is wrong in a model's speech is the model's. `advance(done, total)` hears of each row. Returns `{"rows_in", "rows_out",
+    "kinds", "megabytes"}`. Raises UsageError for a split without rows, VocalnetError for a folder that is not empty or cannot be
+    written, AudioError for bad sound.
     """
     records = read_manifest(manifest)
     rows = [record for record in records if record.split == split]
@@ -72,7 +78,10 @@ def pack_benchmark(
         raise UsageError(f"{manifest}: no row of split {split!r}", f"Its splits: {', '.join(sorted({r.split for r in records}))}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise VocalnetError(f"{output}: already there and not empty", "Remove it first, or name another folder with -o.")
-    chosen = choose(rows, count, seed)
+    fit = choose((row for row in rows if row.id not in without), len(rows), seed)
+    if clear:
+        fit = _clear(fit, manifest.parent, count, advance)
+    chosen = fit[:count]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
         folder = Path(name) / "benchmark"
@@ -92,6 +101,22 @@ def pack_benchmark(
         "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
         "megabytes": round(size / 1e6, 2),
     }
+
+
+def _clear(records: Sequence[Record], folder: Path, count: int, advance: Callable[[int, int], None]) -> list[Record]:
+    """The first `count` rows whose recorded answers are heard without error."""
+    words = known_words(record.answer.text for record in records)
+    recogniser = Recogniser(words)
+    clear: list[Record] = []
+    for record in records:
+        if len(clear) == count:
+            break
+        if record.answer.audio is not None:
+            heard = recogniser.hear(read_audio(folder / record.answer.audio, ANSWER_HZ), ANSWER_HZ)
+            if words_of(heard, recogniser.hearing.alike) == words_of(record.answer.text, recogniser.hearing.alike):
+                clear.append(record)
+                advance(len(clear), count)
+    return clear
 
 
 def _pack(record: Record, number: int, source: Path, folder: Path, answers: dict[str, str]) -> Record:
