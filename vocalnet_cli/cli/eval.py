@@ -15,7 +15,9 @@ from vocalnet_cli.core.errors import VocalnetError
 BenchmarkOpt = Annotated[
     list[str] | None,
     typer.Option(
-        "--benchmark", metavar="NAME", help="nano-combination, nano-voice, nano-human or a manifest. Repeatable; all three if none."
+        "--benchmark",
+        metavar="NAME",
+        help="nano-combination, nano-voice, nano-human, nano-ablation or a manifest. Repeatable; the first three if none.",
     ),
 ]
 FinishedOpt = Annotated[

@@ -257,7 +257,7 @@ class EvalSettings(Settings):
     """What the finished model is asked when `vocalnet recipes run` measures it."""
 
     benchmarks: list[str] = []
-    """Question sets by name, or manifests relative to the working directory; none = every set the package carries."""
+    """Question sets by name, or manifests relative to the working directory; none = those `vocalnet eval` takes."""
     limit: int | None = Field(None, gt=0)
     """Questions asked of each set, from its start; none asks all."""
 
