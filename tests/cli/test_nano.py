@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from vocalnet_cli.core.audio.wav import read_question
+from vocalnet_cli.core.config.places import nano_folder
 from vocalnet_cli.core.generation.events import AudioChunk, TextDelta
-from vocalnet_cli.core.generation.load import carried_question, generation_settings, load_speaker, nano_folder
+from vocalnet_cli.core.generation.load import carried_question, generation_settings, load_speaker
 from vocalnet_cli.core.generation.streaming import answer
 
 HUMAN = Path(__file__).parents[1] / "assets" / "human.wav"

@@ -57,10 +57,10 @@ class TableProgress:
 
     def asked(self, name: str, done: int, total: int) -> None:
         """`done` of `total` questions of a set are asked; the bar goes when all are."""
-        if done == 0:
+        if not self.bars.task_ids:
             self.bars.start()
-            self.task = self.bars.add_task(name, total=total)
-        self.bars.update(self.task, completed=done)
+            self.bars.add_task(name, total=total)
+        self.bars.update(self.bars.task_ids[0], completed=done)
         if done == total:
             self.close()
 

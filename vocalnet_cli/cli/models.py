@@ -33,7 +33,7 @@ def models(context: typer.Context, as_json: JsonOpt = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from vocalnet_cli.cli.console import show_table
-    from vocalnet_cli.core.generation.load import nano_folder
+    from vocalnet_cli.core.config.places import nano_folder
     from vocalnet_cli.core.model.inventory import known_models
 
     rows = known_models(nano_folder())

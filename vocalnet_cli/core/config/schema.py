@@ -288,7 +288,7 @@ class Recipe(Settings):
     """The paper row this stands for."""
     model: ModelSettings = ModelSettings()
     init: dict[Literal["tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder"], str] = {}
-    """Part to folder or hub id its weights start from; parts not named start at random."""
+    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random."""
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     generation: GenerationSettings = GenerationSettings()

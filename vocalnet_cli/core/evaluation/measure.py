@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocalnet_cli import __version__
-from vocalnet_cli.core.config.places import cache_folder
+from vocalnet_cli.core.config.places import cache_folder, nano_folder
 from vocalnet_cli.core.data.record import Record, write_text_atomically
 from vocalnet_cli.core.evaluation.benchmarks import Benchmark
 from vocalnet_cli.core.evaluation.lookup import BankFile, find_bank
@@ -18,7 +18,7 @@ from vocalnet_cli.core.evaluation.report import answers, report
 from vocalnet_cli.core.evaluation.results import ResultsFile, Row
 from vocalnet_cli.core.evaluation.score import score
 from vocalnet_cli.core.evaluation.wer import Hearing, recogniser_identity
-from vocalnet_cli.core.generation.load import generation_settings, load_speaker, nano_folder
+from vocalnet_cli.core.generation.load import generation_settings, load_speaker
 from vocalnet_cli.core.model.device import pick_device, pick_dtype
 from vocalnet_cli.core.model.folder import recipe_of, weights_hash
 

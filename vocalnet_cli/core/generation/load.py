@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vocalnet_cli.core.config.find import find_recipe, recipe_name
 from vocalnet_cli.core.config.load import check_tree
-from vocalnet_cli.core.config.places import run_folder
+from vocalnet_cli.core.config.places import NANO, nano_folder, run_folder
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError, VocalnetError
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from vocalnet_cli.core.model.speech_llm import SpeechLLM
-
-NANO = "nano"
-"""Name of the model the package carries."""
-
-
-def nano_folder() -> Path:
-    """Folder of the embedded model, with the recorded question `question.wav` beside its weights."""
-    return Path(str(files("vocalnet_cli"))) / "assets" / "nano"
 
 
 def find_model(model: str | None, recipe: str | None = None, fetch: bool = True) -> Path:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, WhisperModel
 
+from vocalnet_cli.core.config.places import NANO, nano_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model import hub
@@ -19,7 +20,9 @@ from vocalnet_cli.core.training.stage_plan import STAGES
 
 
 def locate(where: str) -> Path | None:
-    """Folder of a part's weights: a local folder, or a hub id that is already in the local hub cache; none if not on this machine."""
+    """Folder of a part's weights: the embedded model's, a local one, or that of a hub id in the local cache; none if not here."""
+    if where == NANO:
+        return nano_folder()
     if Path(where).is_dir():
         return Path(where)
     return hub.cached(where) if hub.is_hub_id(where) else None
