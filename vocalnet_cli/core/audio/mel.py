@@ -45,9 +45,9 @@ def _filters_on(device: torch.device, rate: int, n_fft: int, bins: int, fmax: fl
     return mel_filters(rate, n_fft, bins, 0.0, fmax).to(device)
 
 
-def vocoder_filters(device: torch.device) -> Tensor:
-    """The vocoder's filter bank [80, 961] on `device`; shared, do not write into it."""
-    return _filters_on(device, ANSWER_HZ, VOCODER_FFT, VOCODER_MEL_BINS, VOCODER_MEL_FMAX)
+def vocoder_filters(device: torch.device, fmax: float = VOCODER_MEL_FMAX) -> Tensor:
+    """The vocoder's filter bank [80, 961] up to `fmax` Hz on `device`; shared, do not write into it."""
+    return _filters_on(device, ANSWER_HZ, VOCODER_FFT, VOCODER_MEL_BINS, fmax)
 
 
 @lru_cache(maxsize=16)
@@ -56,7 +56,8 @@ def hann(length: int, device: torch.device) -> Tensor:
     return torch.hann_window(length, device=device)
 
 
-def _as_float(samples: np.ndarray | Tensor) -> Tensor:
+def as_float(samples: np.ndarray | Tensor) -> Tensor:
+    """Samples of either kind as a float32 tensor."""
     x = torch.from_numpy(np.ascontiguousarray(samples)) if isinstance(samples, np.ndarray) else samples
     return x.float()
 
@@ -67,7 +68,7 @@ def encoder_mel(samples: np.ndarray | Tensor, bins: int, pad_to: int | None = No
     `pad_to` first appends silence up to that many samples (never cuts). Centred STFT of 25 ms, its last frame dropped, power,
     log10 clamped to 8 below the loudest value of the whole (padded) utterance, (x + 4) / 4. Source: arXiv 2212.04356, section 2.2.
     """
-    x = _as_float(samples)
+    x = as_float(samples)
     frames = max(len(x), pad_to or 0) // ENCODER_HOP
     if frames == 0:
         return x.new_zeros(bins, 0)
@@ -80,13 +81,14 @@ def encoder_mel(samples: np.ndarray | Tensor, bins: int, pad_to: int | None = No
     return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
 
 
-def vocoder_mel(samples: np.ndarray | Tensor) -> Tensor:
+def vocoder_mel(samples: np.ndarray | Tensor, fmax: float = VOCODER_MEL_FMAX) -> Tensor:
     """Natural-log mel of 24 kHz sound [samples]: float32 [80, samples // 480], 50 frames a second.
 
     Frame j is centred on sample 480 j + 240: the sound is mirrored by 720 samples at both ends and the STFT not centred.
-    Magnitude, 0-8000 Hz, floor 1e-5. Source: CosyVoice 2 (arXiv 2412.10117), the mel of its flow and vocoder.
+    Magnitude, 0 to `fmax` Hz, floor 1e-5. Source: CosyVoice 2 (arXiv 2412.10117), the mel of its flow and vocoder; the spectral
+    loss that trains its vocoder takes the whole band, `fmax` 12000.
     """
-    x = _as_float(samples)
+    x = as_float(samples)
     frames = len(x) // VOCODER_HOP
     if frames == 0:
         return x.new_zeros(VOCODER_MEL_BINS, 0)
@@ -95,4 +97,4 @@ def vocoder_mel(samples: np.ndarray | Tensor) -> Tensor:
     x = F.pad(x[None], (edge, edge), mode="reflect")[0]
     spectrum = torch.stft(x, VOCODER_FFT, VOCODER_HOP, window=hann(VOCODER_FFT, x.device), center=False, return_complex=True)
     magnitude = (torch.view_as_real(spectrum[:, :frames]).square().sum(-1) + 1e-9).sqrt()
-    return (vocoder_filters(x.device) @ magnitude).clamp_min(1e-5).log()
+    return (vocoder_filters(x.device, fmax) @ magnitude).clamp_min(1e-5).log()

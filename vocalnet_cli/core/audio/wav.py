@@ -60,9 +60,12 @@ def read_audio(path: str | os.PathLike[str], rate: int = QUESTION_HZ) -> np.ndar
     return _read(path, rate, LONGEST_S)
 
 
-def read_question(path: str | os.PathLike[str], max_s: float) -> np.ndarray:
-    """A spoken question as `read_audio` at 16 kHz. Also refuses silence, and more than `max_s` seconds (before decoding)."""
-    samples = _read(path, QUESTION_HZ, max_s)
+def read_question(path: str | os.PathLike[str], max_s: float, lowest_hz: int = 0) -> np.ndarray:
+    """A spoken question as `read_audio` at 16 kHz. Also refuses silence, and more than `max_s` seconds (before decoding).
+
+    A file recorded at less than `lowest_hz` is refused too: resampling brings back no sound that was not recorded.
+    """
+    samples = _read(path, QUESTION_HZ, max_s, lowest_hz)
     peak = float(np.abs(samples).max())
     if peak < SILENCE_PEAK:
         level = f"its peak is {20 * np.log10(peak):.0f} dBFS" if peak > 0 else "every sample is zero"
@@ -88,9 +91,11 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray, rate: int = ANS
         ) from error
 
 
-def _read(path: str | os.PathLike[str], rate: int, max_s: float) -> np.ndarray:
+def _read(path: str | os.PathLike[str], rate: int, max_s: float, lowest_hz: int = 0) -> np.ndarray:
     with _opened(path) as sound:
         from_hz = sound.samplerate
+        if from_hz < lowest_hz:
+            raise AudioError(f"{path}: recorded at {from_hz} Hz, at least {lowest_hz} Hz are needed", "Record it again at a higher rate.")
         if sound.frames < _UNKNOWN_LENGTH:
             _check_length(path, sound.frames / from_hz, max_s)
         mono = _decode(path, sound, max_s)
