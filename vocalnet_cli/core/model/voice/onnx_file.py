@@ -53,7 +53,7 @@ def read_onnx(path: Path) -> OnnxGraph:
                 _read_graph(_bytes(value), graph)
     except OSError as error:
         raise VocalnetError(f"{path}: cannot be read ({error.strerror})", "Check the path and its permissions.") from error
-    except (_Damaged, IndexError, ValueError, UnicodeDecodeError) as error:
+    except (_Damaged, IndexError, ValueError, OverflowError) as error:
         raise VocalnetError(f"{path}: not an ONNX file, or cut off", "Download or copy the file again.") from error
     if not found:
         raise VocalnetError(f"{path}: holds no model", "Download or copy the file again.")

@@ -37,7 +37,7 @@ def rotary(x_BTHD: Tensor) -> Tensor:
     """Rotary positions (arXiv 2104.09864) on [B, T, heads, 64]: base 10000, the two halves of a head are the rotated pairs."""
     time, half = x_BTHD.shape[1], x_BTHD.shape[-1] // 2
     speed = 10000.0 ** (-torch.arange(half, device=x_BTHD.device, dtype=torch.float32) / half)
-    angle = torch.arange(time, device=x_BTHD.device, dtype=torch.float32)[:, None] * speed
+    angle = torch.arange(time, device=x_BTHD.device)[:, None] * speed
     cos, sin = angle.cos()[:, None].to(x_BTHD.dtype), angle.sin()[:, None].to(x_BTHD.dtype)
     low, high = x_BTHD.chunk(2, dim=-1)
     return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
@@ -56,10 +56,10 @@ class MemoryAttention(nn.Module):
 
     def forward(self, x_BTW: Tensor, valid_BT: Tensor) -> Tensor:
         """[B, T, width] to the same; padding neither is attended to nor enters the memory."""
-        query, key = (rotary(proj(x_BTW).unflatten(2, (-1, HEAD))).transpose(1, 2) for proj in (self.query, self.key))
+        heads = (*x_BTW.shape[:2], -1, HEAD)
+        query, key = (rotary(proj(x_BTW).reshape(heads)).transpose(1, 2) for proj in (self.query, self.key))
         value = self.value(x_BTW)
-        heads = value.unflatten(2, (-1, HEAD)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, heads, attn_mask=valid_BT[:, None, None])
+        attended = F.scaled_dot_product_attention(query, key, value.reshape(heads).transpose(1, 2), attn_mask=valid_BT[:, None, None])
         kept = value * valid_BT[..., None]
         memory = self.fsmn_block(kept.transpose(1, 2)).transpose(1, 2) + kept
         return self.out(attended.transpose(1, 2).flatten(2)) + memory * valid_BT[..., None]
