@@ -86,7 +86,7 @@ def model_file(folder: Path, name: str) -> Path:
             return folder / f"{name}{suffix}"
     raise MissingWeights(
         f"{folder}: holds no {name}.onnx",
-        "Name the folder of CosyVoice2-0.5B: huggingface-cli download FunAudioLLM/CosyVoice2-0.5B --local-dir DIR",
+        "Name the folder of CosyVoice2-0.5B: hf download FunAudioLLM/CosyVoice2-0.5B --local-dir DIR",
     )
 
 

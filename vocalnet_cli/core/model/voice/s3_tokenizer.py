@@ -160,7 +160,9 @@ class S3Tokenizer(nn.Module):
         """Log-mel [B, 128, F] of `frames_B` real frames to int64 tokens [B, T] and how many of each row are real [B]."""
         codebook = self.quantizer["_codebook"]
         assert isinstance(codebook, FiniteScalarCode)
-        tokens = code_index(codebook.levels(self.encoder(mel_BMF, frames_B)))
+        # On a GPU convolutions are in TF32 unless told otherwise: too coarse for levels that lie near a rounding border.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            tokens = code_index(codebook.levels(self.encoder(mel_BMF, frames_B)))
         lengths = token_count(frames_B)
         assert isinstance(lengths, Tensor)
         return tokens, lengths
