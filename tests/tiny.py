@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, ModelSettings, ThinkerSettings, VocoderSettings
+from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, GriffinLimSettings, ModelSettings, ThinkerSettings
 from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
 from vocalnet_cli.core.model.folder import PARTS
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
@@ -31,7 +31,7 @@ def tiny_settings(vocab: int, width: int = 32) -> ModelSettings:
         talker=MtpVocalnetSettings(
             hidden=width, ffn=2 * width, heads=2, projector_layers=1, decoder_layers=1, codes=CODES, dropout=0.0, modules=2
         ),
-        vocoder=VocoderSettings(codes=CODES, iterations=2),
+        vocoder=GriffinLimSettings(codes=CODES, iterations=2),
     )
 
 

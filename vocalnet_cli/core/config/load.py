@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vocalnet_cli.core.config.find import find_recipe, recipe_name
-from vocalnet_cli.core.config.mistakes import TALKER_KINDS, describe
+from vocalnet_cli.core.config.mistakes import KINDS, describe
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.yaml_tree import DEEPEST, Entry, parse, plain, read_tree, shorten
 from vocalnet_cli.core.errors import RecipeError
@@ -144,26 +144,21 @@ def _merge(parent: Entry, child: Entry, path: str = "") -> Entry:
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
         return child
     inherited = parent.value
-    if path == "model.talker":
-        inherited = _inherited_talker(inherited, child.value)
+    part = path.removeprefix("model.")
+    if part in KINDS:
+        inherited = _inherited(inherited, child.value, KINDS[part])
     merged = dict(inherited)
     for name, value in child.value.items():
         merged[name] = _merge(inherited[name], value, f"{path}.{name}" if path else name) if name in inherited else value
     return Entry(merged, parent.where)
 
 
-def _inherited_talker(parent: dict[str, Entry], child: dict[str, Entry]) -> dict[str, Entry]:
-    """What a talker keeps of its parent: another kind leaves behind the keys only the parent's kind has."""
-    before, after = (talker["kind"].value if "kind" in talker else None for talker in (parent, child))
-    if (
-        not isinstance(before, str)
-        or not isinstance(after, str)
-        or before not in TALKER_KINDS
-        or after not in TALKER_KINDS
-        or before == after
-    ):
+def _inherited(parent: dict[str, Entry], child: dict[str, Entry], known: Mapping[str, type[BaseModel]]) -> dict[str, Entry]:
+    """What a talker or vocoder keeps of its parent: another kind leaves behind the keys only the parent's kind has."""
+    before, after = (part["kind"].value if "kind" in part else None for part in (parent, child))
+    if not isinstance(before, str) or not isinstance(after, str) or before not in known or after not in known or before == after:
         return parent
-    left_behind = TALKER_KINDS[before].model_fields.keys() - TALKER_KINDS[after].model_fields.keys()
+    left_behind = known[before].model_fields.keys() - known[after].model_fields.keys()
     return {name: value for name, value in parent.items() if name not in left_behind}
 
 
@@ -189,7 +184,7 @@ def _validate(tree: Entry, mistakes: list[str]) -> Recipe | None:
 
 def _drop(values: Any, loc: tuple[int | str, ...]) -> None:
     for step in loc[:-1]:
-        # The talker's kind stands in the location of a mistake, not in the recipe.
+        # The kind of a talker or vocoder stands in the location of a mistake, not in the recipe.
         values = values.get(step, values)
     values.pop(loc[-1], None)
 

@@ -10,12 +10,16 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.config.schema import GriffinLimSettings, Recipe
 from vocalnet_cli.core.config.talker_schema import TalkerChoice
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.config.yaml_tree import Entry, join, plain, shorten
 
-TALKER_KINDS = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(TalkerChoice)[0])}
-"""Settings class of each talker, by the `kind` a recipe names."""
+KINDS = {
+    "talker": {kind.model_fields["kind"].default: kind for kind in get_args(get_args(TalkerChoice)[0])},
+    "vocoder": {kind.model_fields["kind"].default: kind for kind in (GriffinLimSettings, CosyVoice2Settings)},
+}
+"""Settings class of each talker and each vocoder, by the `kind` a recipe names."""
 
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -34,11 +38,12 @@ def describe(error: Any, tree: Entry) -> str:
         return _conflict(steps, str(context["error"]), tree)
     if kind in ("missing", "union_tag_not_found"):
         missing = join(key, "kind") if kind == "union_tag_not_found" else key
-        choice = f": say one of {', '.join(TALKER_KINDS)}" if kind == "union_tag_not_found" else ""
+        choice = f": say one of {', '.join(KINDS[str(steps[-1])])}" if kind == "union_tag_not_found" else ""
         return f"{where}  {missing} is missing{choice}."
     if kind == "union_tag_invalid":
         where, value = _find([*steps, "kind"], tree)
-        return f"{where}  {join(key, 'kind')} is {_show(value)}: not a talker{_nearest(str(value), list(TALKER_KINDS))}"
+        part = str(steps[-1])
+        return f"{where}  {join(key, 'kind')} is {_show(value)}: not a {part}{_nearest(str(value), list(KINDS[part]))}"
     if kind == "literal_error":
         near = _nearest(str(value), _QUOTED.findall(context["expected"]), show_all=False)
         return f"{where}  {key} is {_show(value)}: {_must(error['msg'])}{near}"
@@ -49,8 +54,9 @@ def _unknown_key(steps: list[int | str], tree: Entry, siblings: list[str]) -> st
     where, value = _find(steps, tree)
     key, last = _dotted(steps), str(steps[-1])
     if last in siblings:
-        kinds = [kind for kind, settings in TALKER_KINDS.items() if last in settings.model_fields]
-        return f"{where}  {shorten(key)} is {_show(value)}: this kind of talker has no such key, only {', '.join(kinds)}."
+        part = str(steps[-2])
+        kinds = [kind for kind, settings in KINDS[part].items() if last in settings.model_fields]
+        return f"{where}  {shorten(key)} is {_show(value)}: this kind of {part} has no such key, only {', '.join(kinds)}."
     close = difflib.get_close_matches(last, siblings, n=1, cutoff=0.6)
     if close:
         near = join(key.rpartition(".")[0], close[0])
@@ -72,10 +78,10 @@ def _conflict(steps: list[int | str], message: str, tree: Entry) -> str:
 
 
 def _steps(loc: tuple[int | str, ...]) -> list[int | str]:
-    """Path of a value in the tree, without what pydantic puts in between (the talker's kind, the mark of a key)."""
+    """Path of a value in the tree, without what pydantic puts in between (the kind of a talker or vocoder, the mark of a key)."""
     steps: list[int | str] = []
     for i, step in enumerate(loc):
-        if step == "[key]" or (i and loc[i - 1] == "talker" and step in TALKER_KINDS):
+        if step == "[key]" or (i and step in KINDS.get(str(loc[i - 1]), {})):
             continue
         steps.append(step)
     return steps
@@ -96,7 +102,7 @@ def _find(steps: Iterable[int | str], tree: Entry) -> tuple[str, Any]:
 
 
 def _siblings(steps: list[int | str]) -> list[str]:
-    """Keys the schema knows beside the last step of a path; for the talker, those of every kind."""
+    """Keys the schema knows beside the last step of a path; for a talker or vocoder, those of every kind."""
     models: list[type[BaseModel]] = [Recipe]
     for step in steps[:-1]:
         models = [inner for model in models if step in model.model_fields for inner in _models(model.model_fields[str(step)].annotation)]

@@ -5,11 +5,12 @@ Free of torch, so that a wrong recipe is reported at once. `vocalnet train --rec
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 
 Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak"]
 PART_NAMES = ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder")
@@ -91,11 +92,10 @@ class ThinkerSettings(Settings):
     """Adapter trained in stage `align`."""
 
 
-class VocoderSettings(Settings):
-    """Speech tokens to sound. `griffin-lim`: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
+class GriffinLimSettings(Settings):
+    """Speech tokens to sound: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
 
     kind: Literal["griffin-lim"] = "griffin-lim"
-    """Vocoder family."""
     codes: int = Field(512, gt=1)
     """Entries of the codebook."""
     latent: int = Field(48, gt=0, le=160)
@@ -110,6 +110,16 @@ class VocoderSettings(Settings):
     """Tokens each later window adds; fewer = earlier sound, more work a second."""
     overlap_tokens: int = Field(1, ge=0)
     """Newest tokens a window leaves open for the next one to improve; more = steadier phase, later sound."""
+
+
+def _vocoder_kind(value: Any) -> Any:
+    return value.get("kind", "griffin-lim") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+VocoderSettings = Annotated[
+    Annotated[GriffinLimSettings, Tag("griffin-lim")] | Annotated[CosyVoice2Settings, Tag("cosyvoice2")], Discriminator(_vocoder_kind)
+]
+"""Settings of a vocoder, by `kind`; without one it is `griffin-lim`."""
 
 
 class ModelSettings(Settings):

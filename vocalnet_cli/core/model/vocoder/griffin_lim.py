@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vocalnet_cli.core.audio.mel import hann, vocoder_filters
-from vocalnet_cli.core.config.schema import VocoderSettings
+from vocalnet_cli.core.config.schema import GriffinLimSettings
 from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer
+from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_FFT, VOCODER_HOP
 
 _REACH = VOCODER_FFT - VOCODER_HOP
@@ -46,7 +47,7 @@ class VocoderState:
     """Windows done; with the settings alone it says how many tokens the next one takes."""
 
 
-class GriffinLimVocoder(nn.Module):
+class GriffinLimVocoder(Vocoder):
     """Fast Griffin-Lim over a moving window (arXiv 1307.5275; real-time form: RTISI-LA, Zhu et al. 2007).
 
     Window w takes tokens up to first_tokens + w * block_tokens. It works on the frames of its new tokens and on those of the
@@ -54,12 +55,12 @@ class GriffinLimVocoder(nn.Module):
     must agree with. The schedule knows token positions only, so that every split of the tokens gives the same samples.
     """
 
-    def __init__(self, settings: VocoderSettings) -> None:
+    def __init__(self, settings: GriffinLimSettings) -> None:
         super().__init__()
         self.settings = settings
         self.tokenizer = SpeechTokenizer(settings.codes, settings.latent, settings.hidden)
 
-    def begin(self, voice: Tensor | None = None) -> VocoderState:
+    def begin(self, voice: Voice | None = None) -> VocoderState:
         """A fresh utterance. There is one voice, the codebook's: `voice` must be None."""
         assert voice is None, "griffin-lim has one voice"
         device = self.tokenizer.codebook.device

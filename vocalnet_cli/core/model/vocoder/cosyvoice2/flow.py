@@ -212,8 +212,9 @@ def _memory(memories: list[Memory]) -> Remembers:
 
 @lru_cache(maxsize=4)
 def _noise_piece(index: int, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(index)
-    return torch.randn(VOCODER_MEL_BINS, _NOISE_FRAMES, generator=generator).to(device)
+    with torch.inference_mode(False):  # it outlives the call, and others may want gradients
+        generator = torch.Generator().manual_seed(index)
+        return torch.randn(VOCODER_MEL_BINS, _NOISE_FRAMES, generator=generator).to(device)
 
 
 def fixed_noise(start: int, count: int, device: torch.device | str = "cpu") -> Tensor:

@@ -1,0 +1,246 @@
+"""The CosyVoice2 vocoder in a stream: any schedule and any split give one masked pass over everything, and nothing is computed twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cosyvoice2 import tensors, tiny_settings
+from vocalnet_cli.core.config.schema import ModelSettings
+from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
+from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import folded
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
+from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
+
+FULL_SCALE = 1e-4
+TOKENS = 45
+BLOCK = 5
+"""The tiny checkpoint's attention block."""
+
+
+def make(**changes) -> CosyVoice2Vocoder:
+    settings = {"first_tokens": 7, "block_tokens": 14, "steps": 3, "context": "full", **changes}
+    vocoder = build_vocoder(type(tiny_settings()).model_validate(tiny_settings().model_dump() | settings))
+    assert isinstance(vocoder, CosyVoice2Vocoder)
+    vocoder.flow.load_state_dict(tensors("flow_tiny_weights"))
+    vocoder.hift.load_state_dict(folded(tensors("hift_tiny_weights")))
+    return vocoder.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def vocoder():
+    return make()
+
+
+def voice(tokens: int = 12) -> Voice:
+    generator = torch.Generator().manual_seed(3)
+    made = torch.randint(300, (tokens,), generator=generator), torch.randn(80, 2 * tokens, generator=generator)
+    return Voice(*made, tensors("streaming")["embedding"][0])
+
+
+def answer(count: int = TOKENS) -> torch.Tensor:
+    return tensors("streaming")["token"][0].repeat(5)[:count]
+
+
+def speak(vocoder, tokens, split, schedule=None, voice=None):
+    """Sound of tokens pushed `split` at a time, the last ones with the end."""
+    state, out = vocoder.begin(voice, schedule), []
+    for at in range(0, len(tokens), split):
+        out.append(vocoder.push(state, tokens[at : at + split], last=at + split >= len(tokens)))
+    return np.concatenate(out)
+
+
+@torch.no_grad()
+def whole(vocoder, tokens, schedule, spoken=None):
+    """The definition: one pass of the flow under the schedule's mask, the prompt before it in its own blocks, one pass of HiFT."""
+    spoken = spoken or voice(0)
+    kept = len(spoken.tokens) if len(spoken.tokens) < BLOCK else len(spoken.tokens) // BLOCK * BLOCK
+    cut = len(spoken.tokens) - kept
+    settings = vocoder.settings
+    prompt = vocoder.flow.begin(spoken.speaker, settings.steps, settings.guidance)
+    if kept:
+        blocks = [BLOCK] * (kept // BLOCK) or [kept]
+        vocoder.flow.extend([prompt], spoken.tokens[None, cut:], blocks, spoken.mel[None, :, 2 * cut :])
+    state = prompt.fork()
+    state.window = settings.window_tokens if settings.context == "window" else None
+    blocks, index = [], 0
+    while sum(blocks) < len(tokens):
+        blocks.append(min(schedule.size(index), len(tokens) - sum(blocks)))
+        index += 1
+    mel = vocoder.flow.extend([state], tokens[None], blocks)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.cat([torch.randn(480, 9, generator=generator) for _ in range(mel.shape[-1])])
+    return vocoder.hift(mel, noise[None], Memory(), True)[0].numpy()
+
+
+def calls_of(module, count):
+    """Adds `count(inputs)` at every call of a module to the list returned."""
+    seen = []
+    return seen, module.register_forward_hook(lambda _module, args, _out: seen.append(count(args)))
+
+
+@pytest.mark.parametrize(("first", "largest"), [(1, 1), (2, 8), (3, 5), (7, 14), (45, 45), (100, 100)])
+@pytest.mark.parametrize("split", [1, 6, TOKENS])
+def test_streamed_equals_one_masked_pass(vocoder, first, largest, split):
+    schedule = Schedule(first, largest)
+    wanted = whole(vocoder, answer(), schedule, voice())
+    found = speak(vocoder, answer(), split, schedule, voice())
+    assert found.dtype == np.float32 and len(found) == 960 * TOKENS and np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(found, wanted, atol=FULL_SCALE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 10, 11, 22])
+@pytest.mark.parametrize("prompt", [0, 3, 5])
+def test_short_answers_and_one_token_ends(vocoder, count, prompt):
+    schedule = Schedule(7, 14)  # 8 and 22 end in a chunk of one token
+    found = speak(vocoder, answer(count), 1, schedule, voice(prompt))
+    assert len(found) == 960 * count
+    np.testing.assert_allclose(found, whole(vocoder, answer(count), schedule, voice(prompt)), atol=FULL_SCALE)
+
+
+@pytest.mark.parametrize("window", [1, 6, 20])
+@pytest.mark.parametrize(("first", "largest"), [(2, 5), (4, 4), (9, 14)])
+def test_a_window_is_a_mask_too(first, largest, window):
+    vocoder, schedule = make(context="window", window_tokens=window), Schedule(first, largest)
+    found = speak(vocoder, answer(), 4, schedule, voice())
+    np.testing.assert_allclose(found, whole(vocoder, answer(), schedule, voice()), atol=FULL_SCALE)
+    exact = whole(make(), answer(), schedule, voice())
+    np.testing.assert_allclose(found[: 960 * first], exact[: 960 * first], atol=1.0)
+    assert np.abs(found - exact).max() > 1e-3  # and it does bound what is seen
+
+
+def test_a_wide_window_is_the_full_context(vocoder):
+    wide = make(context="window", window_tokens=TOKENS)
+    np.testing.assert_allclose(speak(wide, answer(), 5, voice=voice()), speak(vocoder, answer(), 5, voice=voice()), atol=FULL_SCALE)
+
+
+def test_the_2024_release_streams_too():
+    vocoder = make(release="2024")
+    found = speak(vocoder, answer(), 4, voice=voice())
+    np.testing.assert_allclose(found, whole(vocoder, answer(), Schedule(7, 14), voice()), atol=FULL_SCALE)
+
+
+def test_the_end_may_come_alone(vocoder):
+    state = vocoder.begin(voice())
+    parts = [vocoder.push(state, answer(), last=False), vocoder.push(state, answer(0), last=True)]
+    np.testing.assert_allclose(np.concatenate(parts), speak(vocoder, answer(), TOKENS, voice=voice()), atol=FULL_SCALE)
+    assert len(vocoder.push(vocoder.begin(), answer(0), last=True)) == 0
+
+
+def test_no_frame_is_computed_twice(vocoder):
+    state = vocoder.begin(voice())
+    estimated, hook = calls_of(vocoder.flow.estimator, lambda args: args[0].shape[-1])
+    heard, other = calls_of(vocoder.hift.conv_pre, lambda args: args[0].shape[-1])
+    for token in answer():
+        vocoder.push(state, token[None], last=False)
+    vocoder.push(state, answer(0), last=True)
+    hook.remove()
+    other.remove()
+    assert sum(estimated) == vocoder.settings.steps * 2 * TOKENS
+    assert sum(heard) == 2 * TOKENS
+
+
+def test_a_voice_is_computed_once():
+    vocoder = make()
+    estimated, hook = calls_of(vocoder.flow.estimator, lambda args: args[0].shape[-1])
+    first = vocoder.begin(voice())
+    assert sum(estimated) == vocoder.settings.steps * 2 * 10  # 12 tokens, cut to two blocks of 5
+    second = vocoder.begin(voice(), Schedule(3, 6))  # the same content in other tensors
+    assert sum(estimated) == vocoder.settings.steps * 2 * 10
+    assert second.flow.tokens.shared is first.flow.tokens.shared and second.flow.nbytes == 0
+    vocoder.begin(voice(17))
+    vocoder.flow.encoder_proj.bias += 1  # other weights, other activations
+    vocoder.begin(voice())
+    hook.remove()
+    assert sum(estimated) == vocoder.settings.steps * 2 * (10 + 15 + 10)
+
+
+def test_a_window_bounds_memory():
+    vocoder = make(context="window", window_tokens=10, first_tokens=5, block_tokens=5, steps=1)
+    state, sizes = vocoder.begin(voice()), []
+    for at in range(0, 200, 5):
+        vocoder.push(state, answer(200)[at : at + 5], last=False)
+        sizes.append(state.flow.nbytes)
+    assert sizes[-1] == sizes[10] > 0
+    assert len(state.flow.tokens.positions) == 10 + 10 + 5
+
+
+def test_conversations_do_not_mix(vocoder):
+    """Two at once, each with its own voice and schedule, alone and as a batch."""
+    ways = [(voice(), Schedule(7, 14)), (voice(5), Schedule(3, 5)), (None, Schedule(7, 14)), (voice(), Schedule(7, 14))]
+    said = [answer(), answer().flip(0), answer(30), answer(30).roll(7)]
+    alone = [speak(vocoder, tokens, 5, schedule, who) for tokens, (who, schedule) in zip(said, ways, strict=True)]
+    states = [vocoder.begin(who, schedule) for who, schedule in ways]
+    calls, hook = calls_of(vocoder.flow.estimator, lambda args: len(args[0]))
+    pieces = [[] for _ in ways]
+    for at in range(0, TOKENS, 5):
+        live = [i for i, tokens in enumerate(said) if at < len(tokens)]
+        ends = [at + 5 >= len(said[i]) for i in live]
+        for i, piece in zip(live, vocoder.push_many([states[i] for i in live], [said[i][at : at + 5] for i in live], ends), strict=True):
+            pieces[i].append(piece)
+    hook.remove()
+    assert max(calls) == 2 * 3, "chunks of equal size share a call, two rows each"
+    for parts, wanted in zip(pieces, alone, strict=True):
+        np.testing.assert_allclose(np.concatenate(parts), wanted, atol=FULL_SCALE)
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 5, 12, 19, 25])
+def test_less_lookahead_is_earlier_sound(lookahead):
+    vocoder = make(lookahead_frames=lookahead, first_tokens=14, block_tokens=14)
+    exact = speak(make(first_tokens=14, block_tokens=14), answer(), 3, voice=voice())
+    found = speak(vocoder, answer(), 3, voice=voice())
+    assert len(found) == len(exact)
+    np.testing.assert_allclose(found, speak(vocoder, answer(), 1, voice=voice()), atol=FULL_SCALE)
+    first = vocoder.push(vocoder.begin(voice()), answer(17), last=False)
+    assert len(first) == (480 * (28 - lookahead) if lookahead < 20 else 480 * 8 + 120)
+    error = np.abs(found - exact)
+    assert error[: 480 * 8].max() < FULL_SCALE  # frames whose whole context was there are exact
+    if lookahead >= 20:
+        assert error.max() < FULL_SCALE
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+@pytest.mark.parametrize("guidance", [0.0, 0.7])
+def test_work_follows_the_knobs(steps, guidance):
+    vocoder = make(steps=steps, guidance=guidance, first_tokens=45, block_tokens=45)
+    state = vocoder.begin(voice())
+    rows, hook = calls_of(vocoder.flow.estimator, lambda args: len(args[0]))
+    vocoder.push(state, answer(), last=True)
+    hook.remove()
+    assert rows == [2 if guidance else 1] * steps
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_is_close(dtype, vocoder):
+    half = make(flow_dtype=dtype)
+    assert {p.dtype for p in half.hift.parameters()} == {torch.float32}
+    mels = []
+    for made in (half, vocoder):
+        state = made.begin(voice())
+        with torch.no_grad():
+            mels.append(made.flow.extend([state.flow], answer()[None], [15, 15, 15]))
+    assert mels[0].dtype == torch.float32
+    assert (mels[0] - mels[1]).norm() / mels[1].norm() < 2e-2
+    sound = speak(half, answer(), 4, voice=voice())
+    assert np.isfinite(sound).all() and len(sound) == 960 * TOKENS
+
+
+def test_what_does_not_fit_is_told(vocoder):
+    good = voice()
+    for wrong in (Voice(good.tokens, good.mel.T, good.speaker), Voice(good.tokens, good.mel, good.speaker[1:])):
+        with pytest.raises(VocalnetError, match="a voice of"):
+            vocoder.begin(wrong)
+    with pytest.raises(VocalnetError, match="speech token 300 is outside"):
+        vocoder.push(vocoder.begin(), torch.tensor([5, 300]), last=False)
+    with pytest.raises(VocalnetError, match="no speech tokenizer"):
+        _ = vocoder.tokenizer
+
+
+def test_recipes_name_the_kind():
+    talker = {"kind": "ntp", "codes": 6561}
+    made = ModelSettings.model_validate({"talker": talker, "vocoder": {"kind": "cosyvoice2", "steps": 5}})
+    with torch.device("meta"):
+        assert build_vocoder(made.vocoder).settings.steps == 5
+    assert ModelSettings.model_validate(made.model_dump(mode="json")) == made

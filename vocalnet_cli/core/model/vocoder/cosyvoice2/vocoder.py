@@ -1,0 +1,228 @@
+"""The CosyVoice2 vocoder behind the common contract: voices prepared once, chunks by a schedule, nothing computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
+from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released, read_settings
+from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import Flow, FlowState
+from vocalnet_cli.core.model.vocoder.cosyvoice2.hift import Hift
+from vocalnet_cli.core.model.vocoder.cosyvoice2.speaking import SoundState, next_sound
+from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_VOICES = 8
+"""Prepared voices kept."""
+
+_MOST_TOKENS = 200
+"""Tokens of several chunks computed in one pass, when that many wait: bounds the memory of their attention."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where an answer's chunks end, counted from the end of the voice prompt: `first` tokens, then twice as many until `largest`.
+
+    A chunk is also the attention block of the flow, so the sound is a function of tokens, voice and schedule.
+    """
+
+    first: int
+    largest: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= self.largest:
+            raise ValueError(f"a schedule of {self.first}, then at most {self.largest} tokens: needs 0 < first <= largest")
+
+    def size(self, index: int) -> int:
+        """Tokens of chunk `index` (0 is the first)."""
+        return min(self.first << min(index, 32), self.largest)
+
+
+@dataclass
+class CosyVoice2State:
+    """One utterance."""
+
+    schedule: Schedule
+    flow: FlowState
+    sound: SoundState
+    pending: Tensor
+    """Tokens [n] that wait for their chunk to fill, or for the look-ahead after it."""
+    chunks: int = 0
+    """Chunks done."""
+    ended: bool = False
+
+
+class CosyVoice2Vocoder(Vocoder):
+    """Flow matching and HiFT (arXiv 2412.10117, sections 2.3 and 2.4), streaming with caches.
+
+    A chunk needs its tokens and the three after them. It costs its own frames plus attention over kept keys: those of the voice
+    prompt, computed once a voice and shared by all utterances, and of what was spoken (`context`). The last chunk keeps the same
+    mask; upstream drops it there, and so computes the last frames under another mask than those before.
+
+    Differs from upstream in the prompt: it is cut to its last whole blocks and ends as a sentence of its own (its last tokens look
+    ahead at silence), because what is shared by utterances cannot see their first tokens.
+    """
+
+    def __init__(self, settings: CosyVoice2Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.flow = Flow(settings.flow, settings.codes).to(DTYPES[settings.flow_dtype])
+        self.hift = Hift(settings.hift, smooth=settings.release == "2025")
+        self._voices: OrderedDict[Any, FlowState] = OrderedDict()
+
+    @classmethod
+    def released(cls, folder: Path, **changes: Any) -> CosyVoice2Vocoder:
+        """The vocoder of a CosyVoice2 folder; `changes` are settings of how to stream. Raises MissingWeights or VocalnetError."""
+        vocoder = cls(read_settings(folder, **changes))
+        load_released(vocoder.flow, vocoder.hift, folder)
+        return vocoder.eval().requires_grad_(False)
+
+    @property
+    def tokenizer(self) -> NoReturn:  # type: ignore[override]
+        """None of its own: its tokens are CosyVoice2's. Raises VocalnetError."""
+        raise VocalnetError("the cosyvoice2 vocoder has no speech tokenizer", "Make the tokens first: `vocalnet prep tokens`.")
+
+    @torch.no_grad()
+    def begin(self, voice: Voice | None = None, schedule: Schedule | None = None) -> CosyVoice2State:
+        """A fresh utterance; without a voice it has no prompt and a neutral speaker. Raises VocalnetError for a voice that does not fit.
+
+        `schedule` is this utterance's alone; none takes the settings'.
+        """
+        s = self.settings
+        schedule = schedule or Schedule(s.first_tokens, s.block_tokens)
+        window = s.window_tokens if s.context == "window" else None
+        device = self.hift.conv_pre.weight.device
+        return CosyVoice2State(
+            schedule=schedule,
+            flow=self._prepared(voice).fork(window, schedule.largest),
+            sound=SoundState(),
+            pending=torch.zeros(0, dtype=torch.long, device=device),
+        )
+
+    def push(self, state: CosyVoice2State, tokens: Tensor, last: bool) -> np.ndarray:
+        """Next tokens [n] to the samples that are final now (see `Vocoder.push`); 960 T in all for T tokens."""
+        return self.push_many([state], [tokens], [last])[0]
+
+    @torch.no_grad()
+    def push_many(self, states: Sequence[CosyVoice2State], tokens: Sequence[Tensor], last: Sequence[bool]) -> list[np.ndarray]:
+        """`push` for several utterances; chunks of the same size share the flow's matrix products, whatever came before them."""
+        for state, new in zip(states, tokens, strict=True):
+            assert not state.ended, "nothing may follow the last push"
+            state.pending = torch.cat([state.pending, self._checked(new)])
+        sounds: list[list[Tensor]] = [[] for _ in states]
+        waiting = set(range(len(states)))
+        while waiting:
+            batches: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
+            for i in sorted(waiting):
+                blocks = self._ready(states[i], last[i])
+                if blocks:
+                    following = min(self.settings.flow.lookahead_tokens, len(states[i].pending) - sum(blocks))
+                    batches[tuple(blocks), following].append(i)
+                else:
+                    waiting.discard(i)
+            for (sizes, following), members in batches.items():
+                mels = self._mel([states[i] for i in members], sizes, following)
+                for i, mel in zip(members, mels.split(1), strict=True):
+                    final = last[i] and not len(states[i].pending)
+                    sounds[i].append(self._sound(states[i], mel, final))
+        for i, state in enumerate(states):
+            if last[i] and not state.ended:  # the end came after its last chunk was computed
+                sounds[i].append(self._sound(state, torch.zeros(1, VOCODER_MEL_BINS, 0, device=state.pending.device), True))
+        return [torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32) for parts in sounds]
+
+    def _ready(self, state: CosyVoice2State, last: bool) -> list[int]:
+        """Tokens of the next chunks that can be computed in one pass."""
+        blocks: list[int] = []
+        left = len(state.pending)
+        while True:
+            size = state.schedule.size(state.chunks + len(blocks))
+            whole = left >= size + self.settings.flow.lookahead_tokens
+            if not whole and not (last and left):
+                return blocks
+            size = min(size, left)
+            # A ring of keys has room for one chunk more than its window.
+            if blocks and (self.settings.context == "window" or sum(blocks) + size > _MOST_TOKENS):
+                return blocks
+            blocks.append(size)
+            left -= size
+
+    def _mel(self, states: list[CosyVoice2State], blocks: tuple[int, ...], following: int) -> Tensor:
+        """Log-mel [S, 80, 2 n] of the next n = sum(blocks) pending tokens of each, which then pend no more."""
+        count = sum(blocks)
+        tokens = torch.stack([state.pending[: count + following] for state in states])
+        mel = self.flow.extend([state.flow for state in states], tokens, blocks)
+        for state in states:
+            state.pending = state.pending[count:]
+            state.chunks += len(blocks)
+        return mel
+
+    def _sound(self, state: CosyVoice2State, mel: Tensor, last: bool) -> Tensor:
+        state.ended = last
+        return next_sound(self.hift, state.sound, mel, last, self.settings.lookahead_frames)
+
+    def _checked(self, tokens: Tensor) -> Tensor:
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.settings.codes:
+            raise VocalnetError(
+                f"speech token {int(tokens.max() if tokens.max() >= self.settings.codes else tokens.min())} is outside "
+                f"0..{self.settings.codes - 1}",
+                "Special tokens must be removed before the vocoder.",
+            )
+        return tokens.to(self.hift.conv_pre.weight.device)
+
+    # --- voices ----------------------------------------------------------------------------------------------------
+
+    def _prepared(self, voice: Voice | None) -> FlowState:
+        """A voice's activations in every layer at every step of the ODE, computed once for its content and these weights."""
+        voice = self._cut(voice)
+        content = hashlib.sha256()
+        for part in (voice.tokens, voice.mel, voice.speaker):
+            content.update(repr(tuple(part.shape)).encode() + part.detach().cpu().contiguous().numpy().tobytes())
+        weights = hash(tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in self.flow.parameters()))
+        key = (content.hexdigest(), weights, self.settings.steps, self.settings.guidance)
+        state = self._voices.pop(key, None)
+        if state is None:
+            state = self._prepare(voice)
+        self._voices[key] = state
+        while len(self._voices) > _VOICES:
+            self._voices.popitem(last=False)
+        return state
+
+    def _prepare(self, voice: Voice) -> FlowState:
+        device, block = self.hift.conv_pre.weight.device, self.settings.trained_block
+        state = self.flow.begin(voice.speaker.to(device), self.settings.steps, self.settings.guidance)
+        for start in range(0, len(voice.tokens), block):
+            tokens = voice.tokens[start : start + block].to(device)
+            frames = slice(FRAMES_PER_TOKEN * start, FRAMES_PER_TOKEN * (start + len(tokens)))
+            # The next block's first tokens are looked at; after the last there is silence.
+            seen = voice.tokens[start : start + len(tokens) + self.settings.flow.lookahead_tokens].to(device)
+            self.flow.extend([state], seen[None], [len(tokens)], voice.mel[None, :, frames].to(device))
+        return state
+
+    def _cut(self, voice: Voice | None) -> Voice:
+        """The voice checked, and cut to the last whole blocks; one shorter than a block is kept whole."""
+        s = self.settings
+        if voice is None:
+            return Voice(torch.zeros(0, dtype=torch.long), torch.zeros(VOCODER_MEL_BINS, 0), torch.zeros(s.flow.speaker))
+        fits = voice.tokens.dim() == 1 and voice.mel.dim() == 2 and len(voice.mel) == VOCODER_MEL_BINS
+        if not fits or voice.speaker.shape != (s.flow.speaker,):
+            raise VocalnetError(
+                f"a voice of {list(voice.tokens.shape)} tokens, {list(voice.mel.shape)} mel and {list(voice.speaker.shape)} speaker values",
+                f"It must be [P] tokens, [{VOCODER_MEL_BINS}, 2 P] mel and [{s.flow.speaker}] speaker values.",
+            )
+        self._checked(voice.tokens)
+        count = min(len(voice.tokens), voice.mel.shape[1] // FRAMES_PER_TOKEN)
+        kept = count - count % s.trained_block if count >= s.trained_block else count
+        tokens = voice.tokens[count - kept : count]
+        return replace(voice, tokens=tokens, mel=voice.mel[:, FRAMES_PER_TOKEN * (count - kept) : FRAMES_PER_TOKEN * count])
