@@ -52,7 +52,7 @@ def test_run(run):
 @torch.no_grad()
 def test_pitch(which):
     data = tensors("hift")
-    close(tiny_hift().f0_predictor(data[f"{which}mel"], Memory()), data[f"{which}f0"], PITCH_HZ)
+    close(tiny_hift().f0_predictor(data[f"{which}mel"], Memory()).float(), data[f"{which}f0"], PITCH_HZ)
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import folded
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
 
-FULL_SCALE = 1e-4
+SAME, SOUND = 1e-6, 5e-4
+"""Limits where the same sums are made, and where rounding of other sums goes through the phase, an integral of the pitch."""
 TOKENS = 45
 BLOCK = 5
 """The tiny checkpoint's attention block."""
@@ -82,13 +83,14 @@ def calls_of(module, count):
 
 
 @pytest.mark.parametrize(("first", "largest"), [(1, 1), (2, 8), (3, 5), (7, 14), (45, 45), (100, 100)])
-@pytest.mark.parametrize("split", [1, 6, TOKENS])
-def test_streamed_equals_one_masked_pass(vocoder, first, largest, split):
+def test_streamed_equals_one_masked_pass(vocoder, first, largest):
     schedule = Schedule(first, largest)
     wanted = whole(vocoder, answer(), schedule, voice())
-    found = speak(vocoder, answer(), split, schedule, voice())
+    found = speak(vocoder, answer(), TOKENS, schedule, voice())
     assert found.dtype == np.float32 and len(found) == 960 * TOKENS and np.abs(wanted).max() > 0.1
-    np.testing.assert_allclose(found, wanted, atol=FULL_SCALE)
+    np.testing.assert_allclose(found, wanted, atol=SOUND)
+    for split in (2, 13):
+        np.testing.assert_allclose(speak(vocoder, answer(), split, schedule, voice()), found, atol=SAME)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 10, 11, 22])
@@ -97,7 +99,7 @@ def test_short_answers_and_one_token_ends(vocoder, count, prompt):
     schedule = Schedule(7, 14)  # 8 and 22 end in a chunk of one token
     found = speak(vocoder, answer(count), 1, schedule, voice(prompt))
     assert len(found) == 960 * count
-    np.testing.assert_allclose(found, whole(vocoder, answer(count), schedule, voice(prompt)), atol=FULL_SCALE)
+    np.testing.assert_allclose(found, whole(vocoder, answer(count), schedule, voice(prompt)), atol=SOUND)
 
 
 @pytest.mark.parametrize("window", [1, 6, 20])
@@ -105,27 +107,25 @@ def test_short_answers_and_one_token_ends(vocoder, count, prompt):
 def test_a_window_is_a_mask_too(first, largest, window):
     vocoder, schedule = make(context="window", window_tokens=window), Schedule(first, largest)
     found = speak(vocoder, answer(), 4, schedule, voice())
-    np.testing.assert_allclose(found, whole(vocoder, answer(), schedule, voice()), atol=FULL_SCALE)
-    exact = whole(make(), answer(), schedule, voice())
-    np.testing.assert_allclose(found[: 960 * first], exact[: 960 * first], atol=1.0)
-    assert np.abs(found - exact).max() > 1e-3  # and it does bound what is seen
+    np.testing.assert_allclose(found, whole(vocoder, answer(), schedule, voice()), atol=SOUND)
+    assert np.abs(found - whole(make(), answer(), schedule, voice())).max() > 1e-2  # and it does bound what is seen
 
 
 def test_a_wide_window_is_the_full_context(vocoder):
     wide = make(context="window", window_tokens=TOKENS)
-    np.testing.assert_allclose(speak(wide, answer(), 5, voice=voice()), speak(vocoder, answer(), 5, voice=voice()), atol=FULL_SCALE)
+    np.testing.assert_allclose(speak(wide, answer(), 5, voice=voice()), speak(vocoder, answer(), 5, voice=voice()), atol=SAME)
 
 
 def test_the_2024_release_streams_too():
     vocoder = make(release="2024")
     found = speak(vocoder, answer(), 4, voice=voice())
-    np.testing.assert_allclose(found, whole(vocoder, answer(), Schedule(7, 14), voice()), atol=FULL_SCALE)
+    np.testing.assert_allclose(found, whole(vocoder, answer(), Schedule(7, 14), voice()), atol=SOUND)
 
 
 def test_the_end_may_come_alone(vocoder):
     state = vocoder.begin(voice())
     parts = [vocoder.push(state, answer(), last=False), vocoder.push(state, answer(0), last=True)]
-    np.testing.assert_allclose(np.concatenate(parts), speak(vocoder, answer(), TOKENS, voice=voice()), atol=FULL_SCALE)
+    np.testing.assert_allclose(np.concatenate(parts), speak(vocoder, answer(), TOKENS, voice=voice()), atol=SAME)
     assert len(vocoder.push(vocoder.begin(), answer(0), last=True)) == 0
 
 
@@ -183,7 +183,7 @@ def test_conversations_do_not_mix(vocoder):
     hook.remove()
     assert max(calls) == 2 * 3, "chunks of equal size share a call, two rows each"
     for parts, wanted in zip(pieces, alone, strict=True):
-        np.testing.assert_allclose(np.concatenate(parts), wanted, atol=FULL_SCALE)
+        np.testing.assert_allclose(np.concatenate(parts), wanted, atol=SOUND)
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 5, 12, 19, 25])
@@ -192,13 +192,13 @@ def test_less_lookahead_is_earlier_sound(lookahead):
     exact = speak(make(first_tokens=14, block_tokens=14), answer(), 3, voice=voice())
     found = speak(vocoder, answer(), 3, voice=voice())
     assert len(found) == len(exact)
-    np.testing.assert_allclose(found, speak(vocoder, answer(), 1, voice=voice()), atol=FULL_SCALE)
+    np.testing.assert_allclose(found, speak(vocoder, answer(), 1, voice=voice()), atol=SAME)
     first = vocoder.push(vocoder.begin(voice()), answer(17), last=False)
     assert len(first) == (480 * (28 - lookahead) if lookahead < 20 else 480 * 8 + 120)
     error = np.abs(found - exact)
-    assert error[: 480 * 8].max() < FULL_SCALE  # frames whose whole context was there are exact
+    assert error[: 480 * 8].max() < SAME  # frames whose whole context was there are exact
     if lookahead >= 20:
-        assert error.max() < FULL_SCALE
+        assert error.max() < SAME
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10])

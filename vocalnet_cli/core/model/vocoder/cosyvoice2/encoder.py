@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,19 @@ def position_features(positions: Tensor, width: int, device: torch.device | None
     rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10000.0) / width))
     angles = positions.double()[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float().to(device)
+
+
+@lru_cache(maxsize=8)
+def _table(rows: int, width: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it outlives the call, and others may want gradients
+        return position_features(torch.arange(rows), width, device)
+
+
+def key_features(positions: Tensor, width: int, device: torch.device) -> Tensor:
+    """`position_features` of distinct positions as caches hold them, out of a table all utterances share; of 0..n - 1 a view of it."""
+    newest = int(positions.max())
+    table = _table(1 << max(10, newest.bit_length()), width, device)
+    return table[: newest + 1] if newest + 1 == len(positions) else table[positions.to(device)]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.vocoder_schema import FlowSettings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Attending, Blocks, KeyCache
-from vocalnet_cli.core.model.vocoder.cosyvoice2.encoder import EncoderPass, Places, UpsampleEncoder, position_features
+from vocalnet_cli.core.model.vocoder.cosyvoice2.encoder import EncoderPass, Places, UpsampleEncoder, key_features
 from vocalnet_cli.core.model.vocoder.cosyvoice2.estimator import Estimator, EstimatorPass
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory, Remembers, Rows
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
@@ -166,7 +166,8 @@ class Flow(nn.Module):
             mu, known = (torch.stack([part, torch.zeros_like(part)], dim=1).flatten(0, 1) for part in (mu, known))
         x = noise.float()
         for k, step in enumerate(states[0].ode):
-            attending = _attending([state.steps[k][1] for state in states], cuts, x.device)
+            caches = [state.steps[k][1] for state in states]
+            attending = Attending(_opened(caches, cuts, x.device), caches)
             doing = EstimatorPass(step.times, attending, _memory([state.steps[k][0] for state in states]))
             velocity = self.estimator(x.repeat_interleave(rows, dim=0).to(mu.dtype), mu, speaker, known, doing).float()
             if guidance:
@@ -176,19 +177,18 @@ class Flow(nn.Module):
 
     def _encoder_pass(self, states: Sequence[FlowState], blocks: Sequence[int], device: torch.device) -> EncoderPass:
         memory = _memory([state.memory for state in states])
-        tokens, token_places = self._opened(states, [state.tokens for state in states], blocks, 1, device)
-        frames, frame_places = self._opened(states, [state.frames for state in states], blocks, FRAMES_PER_TOKEN, device)
+        tokens, token_places = self._half(states, [state.tokens for state in states], blocks, 1, device)
+        frames, frame_places = self._half(states, [state.frames for state in states], blocks, FRAMES_PER_TOKEN, device)
         return EncoderPass(tokens, token_places, frames, frame_places, memory)
 
-    def _opened(
+    def _half(
         self, states: Sequence[FlowState], caches: list[KeyCache], blocks: Sequence[int], rate: int, device: torch.device
     ) -> tuple[Attending, Places]:
         cuts = [_cut(state, cache, blocks, rate) for state, cache in zip(states, caches, strict=True)]
-        attending = _attending(caches, cuts, device)
-        queries = torch.stack([torch.arange(cut.start, cut.start + sum(cut.sizes)) for cut in cuts])
+        attending = Attending(_opened(caches, cuts, device), caches)
         hidden = self.settings.hidden
-        at = position_features(queries.flatten(), hidden, device).unflatten(0, queries.shape)
-        return attending, Places(at, [position_features(cache.positions, hidden, device) for cache in caches])
+        queries = [key_features(torch.arange(cut.start, cut.start + sum(cut.sizes)), hidden, device) for cut in cuts]
+        return attending, Places(torch.stack(queries), [key_features(cache.positions, hidden, device) for cache in caches])
 
 
 def _cut(state: FlowState, cache: KeyCache, blocks: Sequence[int], rate: int) -> Blocks:
@@ -197,13 +197,14 @@ def _cut(state: FlowState, cache: KeyCache, blocks: Sequence[int], rate: int) ->
     return Blocks(tuple(rate * size for size in blocks), cache.end, rate * state.prompt, window)
 
 
-def _attending(caches: list[KeyCache], cuts: list[Blocks], device: torch.device) -> Attending:
+def _opened(caches: list[KeyCache], cuts: list[Blocks], device: torch.device) -> list[Tensor | None]:
+    """Makes room in the caches for a pass; what its positions see of each."""
     masks = []
     for cache, cut in zip(caches, cuts, strict=True):
         cache.open(sum(cut.sizes))
         mask = cut.mask(cache.positions)
         masks.append(None if mask is None else mask.to(device))
-    return Attending(masks, caches)
+    return masks
 
 
 def _memory(memories: list[Memory]) -> Remembers:

@@ -12,8 +12,16 @@ from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Remembers, StreamC
 from vocalnet_cli.core.units import ANSWER_HZ, VOCODER_HOP, VOCODER_MEL_BINS
 
 
+def _exact(x: Tensor) -> Tensor:
+    """In float64, but for MPS, which has none."""
+    return x if x.device.type == "mps" else x.double()
+
+
 class PitchPredictor(nn.Module):
-    """Log-mel [B, 80, T] to pitch [B, T] in Hz; five convolutions, so a frame waits for five frames after it."""
+    """Log-mel [B, 80, T] to pitch [B, T] in Hz; five convolutions, so a frame waits for five frames after it.
+
+    In float64 where there is one: the phase is a sum over all frames, so rounding that depends on where pieces end would be heard.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,10 +33,11 @@ class PitchPredictor(nn.Module):
 
     def forward(self, mel: Tensor, memory: Remembers, last: bool = True) -> Tensor:
         """The next frames to the pitch of as many as have their neighbours."""
-        x = mel
+        x = _exact(mel)
         for layer in self.condnet:
             x = layer(x, memory, last) if isinstance(layer, StreamConv1d) else layer(x)
-        return self.classifier(x.transpose(1, 2)).squeeze(-1).abs()
+        weight, bias = (part.to(x.dtype) for part in (self.classifier.weight, self.classifier.bias))
+        return F.linear(x.transpose(1, 2), weight, bias).squeeze(-1).abs()
 
 
 class HarmonicSource(nn.Module):
@@ -51,18 +60,18 @@ class HarmonicSource(nn.Module):
         """
         s = self.settings
         cycles = self._smooth(f0, memory, last) if self.smooth else self._stepped(f0, memory, phase)
-        voiced = (f0 > s.voiced_hz).to(f0.dtype).repeat_interleave(VOCODER_HOP, dim=1)
+        voiced = (f0 > s.voiced_hz).to(noise.dtype).repeat_interleave(VOCODER_HOP, dim=1)
         voiced = delayed((self, "voiced"), voiced, cycles.shape[1], memory)[..., None]
         noise = delayed((self, "noise"), noise.transpose(1, 2), cycles.shape[1], memory).transpose(1, 2)
-        sines = s.amplitude * torch.sin(2 * torch.pi * cycles).to(f0.dtype)
+        sines = s.amplitude * torch.sin(2 * torch.pi * cycles).to(noise.dtype)
         mixed = sines * voiced + noise * (s.noise * voiced + s.amplitude / 3 * (1 - voiced))
         return torch.tanh(self.l_linear(mixed)).transpose(1, 2)
 
     def _advance(self, f0: Tensor) -> Tensor:
         """Cycles a sample of each harmonic, [B, n, H], in the precision phases need."""
+        f0 = _exact(f0)
         multiples = torch.arange(1, self.settings.harmonics + 2, device=f0.device, dtype=f0.dtype)
-        advance = (f0[..., None] * multiples / ANSWER_HZ) % 1
-        return advance if f0.device.type == "mps" else advance.double()  # MPS has no float64
+        return (f0[..., None] * multiples / ANSWER_HZ) % 1
 
     def _smooth(self, f0: Tensor, memory: Remembers, last: bool) -> Tensor:
         """Phases [B, m, H] in cycles: from the middle of the last frame known to the middle of the newest."""

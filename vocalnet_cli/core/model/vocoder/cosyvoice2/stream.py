@@ -52,9 +52,10 @@ class Rows:
         self._memories = memories
 
     def get(self, key: Hashable) -> Any:
-        """The utterances' values, stacked."""
+        """The utterances' values, stacked; zeros for those that have none yet, as is before every start here."""
         parts = [memory.get(key) for memory in self._memories]
-        return None if parts[0] is None else torch.cat(parts)
+        known = next((part for part in parts if part is not None), None)
+        return None if known is None else torch.cat([torch.zeros_like(known) if part is None else part for part in parts])
 
     def put(self, key: Hashable, value: Tensor) -> None:
         """Give each utterance its rows."""
@@ -84,7 +85,7 @@ class StreamConv1d(nn.Module):
         memory.put(self, joined[..., count * self.stride :].clone())
         if not count:
             return x.new_zeros(x.shape[0], self.weight.shape[0], 0)
-        return F.conv1d(joined, self.weight, self.bias, self.stride, dilation=self.dilation)
+        return F.conv1d(joined, self.weight.to(x.dtype), self.bias.to(x.dtype), self.stride, dilation=self.dilation)
 
 
 class StreamConvTranspose1d(nn.Module):

@@ -27,9 +27,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _VOICES = 8
 """Prepared voices kept."""
 
-_MOST_TOKENS = 200
-"""Tokens of several chunks computed in one pass, when that many wait: bounds the memory of their attention."""
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -124,16 +121,16 @@ class CosyVoice2Vocoder(Vocoder):
         sounds: list[list[Tensor]] = [[] for _ in states]
         waiting = set(range(len(states)))
         while waiting:
-            batches: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
+            batches: dict[tuple[int, int], list[int]] = defaultdict(list)
             for i in sorted(waiting):
-                blocks = self._ready(states[i], last[i])
-                if blocks:
-                    following = min(self.settings.flow.lookahead_tokens, len(states[i].pending) - sum(blocks))
-                    batches[tuple(blocks), following].append(i)
+                size = self._ready(states[i], last[i])
+                if size:
+                    following = min(self.settings.flow.lookahead_tokens, len(states[i].pending) - size)
+                    batches[size, following].append(i)
                 else:
                     waiting.discard(i)
-            for (sizes, following), members in batches.items():
-                mels = self._mel([states[i] for i in members], sizes, following)
+            for (size, following), members in batches.items():
+                mels = self._mel([states[i] for i in members], size, following)
                 for i, mel in zip(members, mels.split(1), strict=True):
                     final = last[i] and not len(states[i].pending)
                     sounds[i].append(self._sound(states[i], mel, final))
@@ -142,30 +139,23 @@ class CosyVoice2Vocoder(Vocoder):
                 sounds[i].append(self._sound(state, torch.zeros(1, VOCODER_MEL_BINS, 0, device=state.pending.device), True))
         return [torch.cat(parts).cpu().numpy() if parts else np.zeros(0, np.float32) for parts in sounds]
 
-    def _ready(self, state: CosyVoice2State, last: bool) -> list[int]:
-        """Tokens of the next chunks that can be computed in one pass."""
-        blocks: list[int] = []
-        left = len(state.pending)
-        while True:
-            size = state.schedule.size(state.chunks + len(blocks))
-            whole = left >= size + self.settings.flow.lookahead_tokens
-            if not whole and not (last and left):
-                return blocks
-            size = min(size, left)
-            # A ring of keys has room for one chunk more than its window.
-            if blocks and (self.settings.context == "window" or sum(blocks) + size > _MOST_TOKENS):
-                return blocks
-            blocks.append(size)
-            left -= size
+    def _ready(self, state: CosyVoice2State, last: bool) -> int:
+        """Tokens of the next chunk, 0 if it cannot be computed yet.
 
-    def _mel(self, states: list[CosyVoice2State], blocks: tuple[int, ...], following: int) -> Tensor:
-        """Log-mel [S, 80, 2 n] of the next n = sum(blocks) pending tokens of each, which then pend no more."""
-        count = sum(blocks)
-        tokens = torch.stack([state.pending[: count + following] for state in states])
-        mel = self.flow.extend([state.flow for state in states], tokens, blocks)
+        One chunk, however many tokens wait: so how tokens arrive changes no bit of the sound.
+        """
+        size, left = state.schedule.size(state.chunks), len(state.pending)
+        if left >= size + self.settings.flow.lookahead_tokens:
+            return size
+        return min(size, left) if last else 0
+
+    def _mel(self, states: list[CosyVoice2State], size: int, following: int) -> Tensor:
+        """Log-mel [S, 80, 2 size] of the next `size` pending tokens of each, which then pend no more."""
+        tokens = torch.stack([state.pending[: size + following] for state in states])
+        mel = self.flow.extend([state.flow for state in states], tokens, [size])
         for state in states:
-            state.pending = state.pending[count:]
-            state.chunks += len(blocks)
+            state.pending = state.pending[size:]
+            state.chunks += 1
         return mel
 
     def _sound(self, state: CosyVoice2State, mel: Tensor, last: bool) -> Tensor:

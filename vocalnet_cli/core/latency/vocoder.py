@@ -1,0 +1,129 @@
+"""The CosyVoice2 vocoder against what upstream does in its place: caches against computing everything spoken so far again.
+
+Both run the same modules with the same weights, threads and arithmetic, so that the difference is the method's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.model.vocoder.contract import Voice
+from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import KeyCache
+from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import FlowState
+from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
+from vocalnet_cli.core.units import FRAMES_PER_TOKEN, SPEECH_TOKEN_HZ, VOCODER_HOP, VOCODER_MEL_BINS
+
+_MEL_KEPT = 8
+"""Mel frames before a chunk that upstream gives to HiFT once more (cosyvoice2.md section 3.2)."""
+
+
+class _Kept(KeyCache):
+    """Keeps nothing: what recomputation needs."""
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(keys, values)]
+
+
+def vocoder_latency(
+    seconds: float = 10.0,
+    chunk_tokens: int = 15,
+    prompt_s: float = 3.0,
+    settings: CosyVoice2Settings | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Times for an answer of about `seconds` (whole chunks) in a voice of `prompt_s`; random weights, real size unless `settings` differ.
+
+    `offline_s`: all tokens at once; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `voice_s`: preparing the
+    voice, once; `audio_s`: length of the answer. `baseline` has the same keys for recomputation: every chunk runs the flow over
+    prompt and all tokens so far, and HiFT over the chunk and 8 frames. `ratio` is baseline over ours, for `offline` and `streaming`.
+    Uses as many threads as torch is set to.
+    """
+    torch.manual_seed(seed)
+    chosen = settings or CosyVoice2Settings()
+    vocoder = CosyVoice2Vocoder(chosen).to(device).eval().requires_grad_(False)
+    count = chunk_tokens * max(1, round(seconds * SPEECH_TOKEN_HZ / chunk_tokens))
+    prompt = round(prompt_s * SPEECH_TOKEN_HZ)
+    tokens = torch.randint(chosen.codes, (count,))
+    mel = torch.randn(VOCODER_MEL_BINS, FRAMES_PER_TOKEN * prompt)
+    voice = Voice(torch.randint(chosen.codes, (prompt,)), mel, torch.randn(chosen.flow.speaker))
+    clock = _Clock(torch.device(device))
+    with torch.no_grad():
+        voice_s = clock(lambda: vocoder.begin(voice))
+        ours = _ours(vocoder, voice, tokens, chunk_tokens, clock)
+        theirs = _recomputed(vocoder, voice, tokens, chunk_tokens, clock)
+    ratio = {name: theirs[f"{name}_s"] / ours[f"{name}_s"] for name in ("offline", "streaming")}
+    return {**ours, "voice_s": voice_s, "audio_s": count / SPEECH_TOKEN_HZ, "baseline": theirs, "ratio": ratio}
+
+
+class _Clock:
+    """Seconds of a call, the device's queue included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    def __call__(self, work: Callable[[], Any]) -> float:
+        self._wait()
+        start = time.perf_counter()
+        work()
+        self._wait()
+        return time.perf_counter() - start
+
+
+def _summary(offline_s: float, chunks_s: list[float]) -> dict[str, Any]:
+    return {"offline_s": offline_s, "streaming_s": sum(chunks_s), "chunk_ms": [1000 * chunk for chunk in chunks_s]}
+
+
+def _ours(vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: _Clock) -> dict[str, Any]:
+    schedule, ahead = Schedule(chunk, chunk), vocoder.settings.flow.lookahead_tokens
+    offline_s = clock(lambda: vocoder.push(vocoder.begin(voice, schedule), tokens, True))
+    state, times, given = vocoder.begin(voice, schedule), [], 0
+    for end in range(chunk, len(tokens) + 1, chunk):
+        last = end == len(tokens)
+        piece = tokens[given:] if last else tokens[given : end + ahead]
+        given += len(piece)
+        times.append(clock(lambda piece=piece, last=last: vocoder.push(state, piece, last)))  # type: ignore[misc]
+    return _summary(offline_s, times)
+
+
+def _recomputed(vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: _Clock) -> dict[str, Any]:
+    settings, flow, hift = vocoder.settings, vocoder.flow, vocoder.hift
+    device, prompt, ahead = hift.conv_pre.weight.device, len(voice.tokens), settings.flow.lookahead_tokens
+    ids = torch.cat([voice.tokens, tokens]).to(device)[None]
+    prompt_blocks = _blocks(prompt, settings.trained_block)
+
+    def spoken(start: int, end: int, kept: int) -> Tensor:
+        """Frames of tokens start..end, with everything before them; then their sound, with `kept` frames before them."""
+        known = torch.zeros(1, VOCODER_MEL_BINS, FRAMES_PER_TOKEN * (prompt + end), device=device)
+        known[:, :, : FRAMES_PER_TOKEN * prompt] = voice.mel.to(device)
+        seen = ids[:, : prompt + min(len(tokens), end + ahead)]
+        mel = flow.extend([_forgetful(vocoder, voice)], seen, [*prompt_blocks, *_blocks(end, chunk)], known)
+        mel = mel[:, :, FRAMES_PER_TOKEN * (prompt + start) - kept :]
+        noise = torch.randn(1, VOCODER_HOP * mel.shape[-1], settings.hift.harmonics + 1, device=device)
+        return hift(mel, noise).cpu()
+
+    offline_s = clock(lambda: spoken(0, len(tokens), 0))
+    times = []
+    for start in range(0, len(tokens), chunk):
+        end = min(start + chunk, len(tokens))
+        times.append(clock(lambda start=start, end=end: spoken(start, end, _MEL_KEPT if start else 0)))  # type: ignore[misc]
+    return _summary(offline_s, times)
+
+
+def _forgetful(vocoder: CosyVoice2Vocoder, voice: Voice) -> FlowState:
+    """A fresh state that keeps no keys."""
+    settings = vocoder.settings
+    state = vocoder.flow.begin(voice.speaker.to(vocoder.hift.conv_pre.weight.device), settings.steps, settings.guidance)
+    state.tokens, state.frames = _Kept(state.layers[0]), _Kept(state.layers[1])
+    state.steps = [(memory, _Kept(state.layers[2])) for memory, _ in state.steps]
+    return state
+
+
+def _blocks(total: int, size: int) -> list[int]:
+    return [min(size, total - at) for at in range(0, total, size)]
