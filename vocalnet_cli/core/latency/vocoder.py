@@ -40,7 +40,7 @@ def vocoder_latency(
 ) -> dict[str, Any]:
     """Times for an answer of about `seconds` (whole chunks) in a voice of `prompt_s`; random weights, real size unless `settings` differ.
 
-    `offline_s`: all tokens at once; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `voice_s`: preparing the
+    `offline_s`: all tokens as one chunk; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `voice_s`: preparing the
     voice, once; `audio_s`: length of the answer. `baseline` has the same keys for recomputation: every chunk runs the flow over
     prompt and all tokens so far, and HiFT over the chunk and 8 frames. `ratio` is baseline over ours, for `offline` and `streaming`.
     Uses as many threads as torch is set to.
@@ -82,7 +82,8 @@ def _summary(offline_s: float, chunks_s: list[float]) -> dict[str, Any]:
 
 def _ours(vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: _Clock) -> dict[str, Any]:
     schedule, ahead = Schedule(chunk, chunk), vocoder.settings.flow.lookahead_tokens
-    offline_s = clock(lambda: vocoder.push(vocoder.begin(voice, schedule), tokens, True))
+    at_once = Schedule(len(tokens), len(tokens))
+    offline_s = clock(lambda: vocoder.push(vocoder.begin(voice, at_once), tokens, True))
     state, times, given = vocoder.begin(voice, schedule), [], 0
     for end in range(chunk, len(tokens) + 1, chunk):
         last = end == len(tokens)
