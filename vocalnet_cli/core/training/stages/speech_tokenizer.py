@@ -31,10 +31,8 @@ class SpeechTokenizerStage(Stage):
         if self.model.vocoder is None:
             raise RecipeError("model.vocoder is not set: nothing to train", "Set model.vocoder.kind and model.vocoder.codes in the recipe.")
         self.book = self.model.vocoder.tokenizer
-        settings = self.model.vocoder.settings
-        self.reader = nn.Sequential(
-            nn.Linear(settings.latent + settings.hidden, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, len(LETTERS) + 1)
-        )
+        width, hidden = self.book.codebook.shape[1], self.book.embedding.embedding_dim
+        self.reader = nn.Sequential(nn.Linear(width + hidden, hidden), nn.GELU(), nn.Linear(hidden, len(LETTERS) + 1))
         train, dev = self.rows()
         self.examples, self.dev_examples = self._examples(train), self._examples(dev)
         generator = torch.Generator().manual_seed(self.recipe.train.seed)
