@@ -42,8 +42,8 @@ def vocoder_latency(
 
     `offline_s`: all tokens as one chunk; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `voice_s`:
     preparing the voice, once; `audio_s`: length of the answer. `baseline` has the same keys for recomputation: every chunk runs the
-    flow over prompt and all tokens so far, and HiFT over the chunk and 8 frames. `ratio` is baseline over ours, for `offline` and `streaming`.
-    Uses as many threads as torch is set to.
+    flow over prompt and all tokens so far, and HiFT over the chunk and 8 frames. `ratio` is baseline over ours, for
+    `offline` and `streaming`. Uses as many threads as torch is set to.
     """
     torch.manual_seed(seed)
     chosen = settings or CosyVoice2Settings()
