@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vocalnet_cli.cli.console import progress, show_table
+from vocalnet_cli.cli.console import progress
 from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuietOpt
 
 
@@ -58,4 +58,4 @@ def lookup(
     if as_json:
         typer.echo(json.dumps(stats))
     else:
-        show_table(("questions", "recordings", "MB"), [(stats["questions"], stats["rows_out"], stats["megabytes"])], title=stats["file"])
+        typer.echo(f"{stats['file']}: {stats['rows_out']} recordings of {stats['questions']} questions, {stats['megabytes']} MB")
