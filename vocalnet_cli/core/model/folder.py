@@ -66,8 +66,9 @@ def weights_hash(folder: Path) -> str:
 
 
 def encoder_hash(folder: Path) -> str:
-    """SHA-256 of a model's encoder weights."""
-    return sha256_of([folder / "encoder.safetensors"])
+    """SHA-256 of a model's encoder weights; of all its weights where the encoder has no file of its own (released checkpoints)."""
+    own = folder / "encoder.safetensors"
+    return sha256_of([own]) if own.is_file() else weights_hash(folder)
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
