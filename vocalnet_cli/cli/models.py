@@ -102,8 +102,8 @@ def export(name: NameArg, output: OutputOpt = None, dtype: DtypeOpt = "bf16", as
     """
     from vocalnet_cli.core.errors import UsageError
     from vocalnet_cli.core.generation.load import find_model
+    from vocalnet_cli.core.model.device import DTYPES
     from vocalnet_cli.core.model.export import export_released
-    from vocalnet_cli.core.model.weights import DTYPES
 
     if output is None:
         raise UsageError("no folder for the export", "name one: vocalnet models export MODEL -o DIR")

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from vocalnet_cli.core.config.places import nano_folder
+
 State = Literal["ok", "missing", "broken"]
 
 OPTIONAL = {
@@ -118,7 +120,7 @@ def _optional(name: str, extra: str, use: str) -> Finding:
 
 
 def _embedded() -> Finding:
-    folder = Path(__file__).parents[1] / "assets" / "nano"
+    folder = nano_folder()
     absent = [name for name in ("config.json", "thinker.safetensors", "talker.safetensors") if not (folder / name).is_file()]
     if absent:
         return Finding("nano", "broken", f"{absent[0]} is not in the package", "Install the package again.", needed=True)
@@ -126,10 +128,10 @@ def _embedded() -> Finding:
 
 
 def _devices() -> list[Finding]:
-    try:
-        import torch
-    except Exception:
+    if _try(lambda: importlib.import_module("torch")):
         return []  # told above
+    import torch
+
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     findings = [Finding("cpu", "ok", f"{os.cpu_count()} cores")]
     if cuda:
@@ -145,10 +147,9 @@ def _sound() -> Finding:
     install = "pip install 'vocalnet-cli[stream]', and on Debian apt-get install libportaudio2."
     if find_spec("sounddevice") is None:
         return Finding("audio devices", "missing", "sounddevice is not installed", f"For talking live: {install}")
-    try:
-        devices = list(importlib.import_module("sounddevice").query_devices())
-    except Exception as error:
-        return Finding("audio devices", "broken", f"{type(error).__name__}: {' '.join(str(error).split())[:100]}", install)
+    devices: list[dict[str, int]] = []
+    if why := _try(lambda: devices.extend(importlib.import_module("sounddevice").query_devices())):
+        return Finding("audio devices", "broken", why, install)
     inputs = sum(device["max_input_channels"] > 0 for device in devices)
     outputs = sum(device["max_output_channels"] > 0 for device in devices)
     if not (inputs and outputs):
@@ -163,10 +164,10 @@ def _program(name: str, use: str) -> Finding:
 
 
 def _hub() -> Finding:
-    try:
-        from huggingface_hub import constants
-    except Exception as error:
-        return Finding("hub", "broken", f"{type(error).__name__}: {error}", "pip install huggingface-hub", needed=True)
+    if why := _try(lambda: importlib.import_module("huggingface_hub")):
+        return Finding("hub", "broken", why, "pip install huggingface-hub", needed=True)
+    from huggingface_hub import constants
+
     if constants.HF_HUB_OFFLINE:
         return Finding("hub", "missing", "HF_HUB_OFFLINE forbids the network", "Unset HF_HUB_OFFLINE to fetch models.")
     try:

@@ -7,23 +7,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
+from vocalnet_cli.core.config.places import nano_folder
 from vocalnet_cli.core.data.record import Record, read_manifest
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.wer import known_words
 
-BENCHMARKS = {
-    "nano-combination": "nano/eval/nano-combination",
-    "nano-voice": "nano/eval/nano-voice",
-    "nano-human": "nano/eval/nano-human",
-    "nano-ablation": "nano/eval/nano-ablation",
-}
-"""Sets the package carries: name to folder under assets. Values never seen together, a voice never heard, people never heard; and for
+BENCHMARKS = ("nano-combination", "nano-voice", "nano-human", "nano-ablation")
+"""Sets the package carries, each a folder of its name. Values never seen together, a voice never heard, people never heard; and for
 experiments, values never seen together whose recorded answers the recogniser hears without error."""
 
-USUAL = ("nano-combination", "nano-voice", "nano-human")
+USUAL = BENCHMARKS[:3]
 """Sets that are measured where none is named."""
 
 MANIFEST = "manifest.jsonl"
@@ -55,7 +50,7 @@ def load_benchmark(name: str) -> Benchmark:
     Raises UsageError for a name that is neither, VocalnetError for a manifest that cannot be used.
     """
     if name in BENCHMARKS:
-        manifest = Path(str(files("vocalnet_cli"))) / "assets" / BENCHMARKS[name] / MANIFEST
+        manifest = nano_folder() / "eval" / name / MANIFEST
         if not manifest.is_file():
             raise VocalnetError(f"benchmark {name}: {manifest} is missing", "Install the package again, or give the path of a manifest.")
         shown = name

@@ -141,7 +141,7 @@ class Batch:
                 waiting.append((question, target, read_question(question, self._settings.max_question_s)))
             except AudioError as error:
                 waiting.append((question, target, error))
-            if sum(not isinstance(item, AudioError) for _, _, item in waiting) == self._at_once or len(waiting) == 1 == self._at_once:
+            if sum(not isinstance(item, AudioError) for _, _, item in waiting) in (0, self._at_once):  # bad files need not wait
                 yield from self._flush(waiting, folder)
                 waiting = []
         yield from self._flush(waiting, folder)

@@ -51,7 +51,7 @@ def vocoder_latency(
     count = chunk_tokens * max(1, round(seconds * SPEECH_TOKEN_HZ / chunk_tokens))
     prompt = round(prompt_s * SPEECH_TOKEN_HZ)
     tokens = torch.randint(chosen.codes, (count,))
-    mel = torch.randn(VOCODER_MEL_BINS, FRAMES_PER_TOKEN * prompt)
+    mel = torch.randn(FRAMES_PER_TOKEN * prompt, VOCODER_MEL_BINS)
     voice = Voice(torch.randint(chosen.codes, (prompt,)), mel, torch.randn(chosen.flow.speaker))
     clock = _Clock(torch.device(device))
     with torch.no_grad():
@@ -102,7 +102,7 @@ def _recomputed(vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk:
     def spoken(start: int, end: int, kept: int) -> Tensor:
         """Frames of tokens start..end, with everything before them; then their sound, with `kept` frames before them."""
         known = torch.zeros(1, VOCODER_MEL_BINS, FRAMES_PER_TOKEN * (prompt + end), device=device)
-        known[:, :, : FRAMES_PER_TOKEN * prompt] = voice.mel.to(device)
+        known[:, :, : FRAMES_PER_TOKEN * prompt] = voice.mel.T.to(device)
         seen = ids[:, : prompt + min(len(tokens), end + ahead)]
         mel = flow.extend([_forgetful(vocoder, voice)], seen, [*prompt_blocks, *_blocks(end, chunk)], known)
         mel = mel[:, :, FRAMES_PER_TOKEN * (prompt + start) - kept :]

@@ -6,6 +6,9 @@ import torch
 
 from vocalnet_cli.core.errors import UsageError
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Arithmetic and stored weights, by the names recipes and `--dtype` use."""
+
 
 def pick_device(name: str) -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU. Raises UsageError for a device that is unknown or not there."""
@@ -27,7 +30,6 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto` is bf16 on CUDA, else fp32."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in known:
-        raise UsageError(f"--dtype is {name!r}: not a type", f"Use auto, {', '.join(known)}.")
-    return known[name]
+    if name not in DTYPES:
+        raise UsageError(f"--dtype is {name!r}: not a type", f"Use auto, {', '.join(DTYPES)}.")
+    return DTYPES[name]

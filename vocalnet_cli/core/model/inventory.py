@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.folder import PARTS, read_config
+from vocalnet_cli.core.model.shards import opened
 from vocalnet_cli.core.model.speech_llm import build_model
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "8bit": 1.0, "4bit": 0.5}
@@ -88,18 +88,13 @@ def describe(folder: Path) -> Description:
 def _stored(folder: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                for name in names:
-                    piece = file.get_slice(name)
-                    count = 1
-                    for size in piece.get_shape():
-                        count *= size
-                    kind = str(piece.get_dtype())
-                    sizes[kind] = sizes.get(kind, 0) + count * int("".join(filter(str.isdigit, kind)) or 8) // 8
-        except (SafetensorError, OSError) as error:
-            raise VocalnetError(f"{path}: cannot be read ({error})", "The file is damaged: pull or copy the model again.") from error
+        with opened(path) as file:
+            names = file.keys()
+            for name in names:
+                piece = file.get_slice(name)
+                kind = str(piece.get_dtype())
+                width = int("".join(filter(str.isdigit, kind)) or 8) // 8
+                sizes[kind] = sizes.get(kind, 0) + math.prod(piece.get_shape()) * width
     return sizes
 
 

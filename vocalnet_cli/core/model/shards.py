@@ -31,7 +31,7 @@ class Shards:
         for path in self.files:
             if not path.is_file():
                 raise MissingWeights(f"{path}: no such file, but the index names it", "The download is not complete: pull the model again.")
-            with _opened(path) as file:
+            with opened(path) as file:
                 names = file.keys()
                 for name in names:
                     piece = file.get_slice(name)
@@ -45,12 +45,13 @@ class Shards:
         Where nothing has to be changed the tensor stays a view of the file, read when it is first used.
         """
         for name in names:
-            with _opened(self._where[name]) as file:
+            with opened(self._where[name]) as file:
                 tensor = file.get_tensor(name)
             yield name, tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
-def _opened(path: Path) -> safe_open:
+def opened(path: Path) -> safe_open:
+    """A safetensors file, to read from piece by piece. Raises VocalnetError for a damaged one."""
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:

@@ -14,14 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.folder import FORMAT, PARTS, read_config
 from vocalnet_cli.core.model.released import load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 from vocalnet_cli.core.model.vocoder import build_vocoder
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def save_model(

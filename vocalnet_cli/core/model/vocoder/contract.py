@@ -7,21 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer
+from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
 
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """A recorded sentence whose voice the answer takes, as the vocoders that copy voices need it."""
+    """A recorded sentence whose voice the answer takes: a vocoder continues its tokens, and the mel that belongs to them."""
 
     tokens: Tensor
-    """Its speech tokens, long [P]."""
+    """Speech tokens int64 [P], 25 a second."""
     mel: Tensor
-    """Its log-mel [80, F] as `vocoder_mel` makes it, two frames a token."""
+    """Log-mel float32 [2 P, 80], as `vocoder_mel` transposed; two frames a token."""
     speaker: Tensor
-    """Its speaker vector [192]; the length does not matter."""
+    """Speaker vector of CAM++ float32 [192], not normalised."""
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 1 or self.speaker.ndim != 1 or self.mel.shape != (FRAMES_PER_TOKEN * len(self.tokens), VOCODER_MEL_BINS):
+            raise ValueError(f"{len(self.tokens)} tokens do not go with a mel {list(self.mel.shape)}")
+
+    def to(self, device: torch.device | str) -> Voice:
+        """The same voice on `device`."""
+        return Voice(self.tokens.to(device), self.mel.to(device), self.speaker.to(device))
 
 
 class Vocoder(nn.Module, ABC):

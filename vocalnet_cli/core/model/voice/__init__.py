@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from vocalnet_cli.core.model.voice.voice import Voice, make_voice
+from vocalnet_cli.core.model.vocoder.contract import Voice
+from vocalnet_cli.core.model.voice.voice import make_voice
 
 __all__ = ["Voice", "make_voice"]

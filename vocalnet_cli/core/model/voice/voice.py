@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from vocalnet_cli.core.audio.fbank import kaldi_fbank
 from vocalnet_cli.core.audio.mel import encoder_mel, vocoder_mel
 from vocalnet_cli.core.audio.prompt import PAUSE, prepare_prompt
 from vocalnet_cli.core.audio.wav import read_question, resample
+from vocalnet_cli.core.config.places import cache_folder
 from vocalnet_cli.core.errors import AudioError, VocalnetError
+from vocalnet_cli.core.model.folder import sha256_of
+from vocalnet_cli.core.model.tensor_file import write_tensors
+from vocalnet_cli.core.model.vocoder.contract import Voice
 from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, SPEAKER_ENCODER, load_s3_tokenizer, load_speaker_encoder, model_file
 from vocalnet_cli.core.model.voice.s3_tokenizer import speech_tokens
-from vocalnet_cli.core.units import ANSWER_HZ, FRAMES_PER_TOKEN, QUESTION_HZ, VOCODER_MEL_BINS
+from vocalnet_cli.core.units import ANSWER_HZ, FRAMES_PER_TOKEN, QUESTION_HZ
 
 SHORTEST_S = 0.5
 """Less speech than this, silence cut off, says too little about a voice."""
@@ -33,26 +35,6 @@ _FORMAT = "vocalnet-voice-1"
 """Changes whenever the same recording would give another voice."""
 
 
-@dataclass(frozen=True)
-class Voice:
-    """What the flow takes from the recording: it continues the tokens, and the mel that belongs to them, in this voice."""
-
-    tokens: Tensor
-    """Speech tokens int64 [P], 25 a second."""
-    mel: Tensor
-    """Log-mel float32 [2 P, 80], as `vocoder_mel` transposed; two frames a token."""
-    speaker: Tensor
-    """Speaker vector of CAM++ float32 [192], not normalised."""
-
-    def __post_init__(self) -> None:
-        if self.tokens.ndim != 1 or self.speaker.ndim != 1 or self.mel.shape != (FRAMES_PER_TOKEN * len(self.tokens), VOCODER_MEL_BINS):
-            raise ValueError(f"{len(self.tokens)} tokens do not go with a mel {list(self.mel.shape)}")
-
-    def to(self, device: torch.device | str) -> Voice:
-        """The same voice on `device`."""
-        return Voice(self.tokens.to(device), self.mel.to(device), self.speaker.to(device))
-
-
 def make_voice(path: str | os.PathLike[str], folder: Path, device: torch.device | str = "cpu") -> Voice:
     """The voice, on the CPU, of a recording (wav, flac, mp3, ogg; 0.5 to 30 s of speech), by the models in `folder` run on `device`.
 
@@ -62,7 +44,7 @@ def make_voice(path: str | os.PathLike[str], folder: Path, device: torch.device 
     """
     samples = read_voice(path)
     tokenizer_file, speaker_file = model_file(folder, S3_TOKENIZER), model_file(folder, SPEAKER_ENCODER)
-    kept = Path(os.environ.get("VOCALNET_CACHE", "cache")) / "voices" / f"{_key(samples, [tokenizer_file, speaker_file])}.safetensors"
+    kept = cache_folder() / "voices" / f"{_key(samples, [tokenizer_file, speaker_file])}.safetensors"
     voice = load_voice(kept) if kept.is_file() else None
     if voice is None:
         voice = _computed(samples, tokenizer_file, speaker_file, device)
@@ -96,23 +78,15 @@ def _computed(samples_16k: np.ndarray, tokenizer_file: Path, speaker_file: Path,
 
 
 def _key(samples: np.ndarray, files: list[Path]) -> str:
-    digest = hashlib.sha256(_FORMAT.encode() + samples.tobytes())
-    for file in files:
-        with file.open("rb") as data:
-            while block := data.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:24]
+    return hashlib.sha256(_FORMAT.encode() + samples.tobytes() + sha256_of(files).encode()).hexdigest()[:24]
 
 
 def save_voice(voice: Voice, path: Path) -> None:
     """Write a voice as one safetensors file, whole or not at all. Raises VocalnetError if the disk refuses."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"tokens": voice.tokens, "mel": voice.mel, "speaker": voice.speaker}, temporary, metadata={"format": _FORMAT})
-        os.replace(temporary, path)
+        write_tensors(path, {"tokens": voice.tokens, "mel": voice.mel, "speaker": voice.speaker}, {"format": _FORMAT})
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise VocalnetError(f"{path}: cannot be written ({error})", "Check the folder, its permissions and the free space.") from error
 
 

@@ -19,10 +19,8 @@ class AlignStage(HeardStage):
         self.lora = "lora" in parts
         if self.lora:
             self.model.thinker = add_lora(self.model.thinker, self.recipe.model.thinker.lora)
-        self.model.adaptor.requires_grad_("adaptor" in parts)
+        super().freeze_except(tuple(part for part in parts if part != "lora"))
         self.encoder_learns = "encoder" in parts
-        self.model.encoder.requires_grad_(self.encoder_learns)
-        self.model.encoder.embed_positions.requires_grad_(False)
         if self.encoder_learns and self.recipe.data.cache:
             raise RecipeError(
                 "data.cache is true, but train.parts names the encoder: cached states would not learn", "Set data.cache to false."

@@ -83,10 +83,6 @@ class EncoderStage(HeardStage):
     def trained(self) -> tuple[str, ...]:
         return ("encoder", "adaptor")
 
-    def freeze_except(self, parts: tuple[str, ...]) -> None:
-        super().freeze_except(parts)
-        self.model.encoder.embed_positions.requires_grad_(False)
-
     def length(self, example: Example) -> int:
         return len(example[0])
 

@@ -43,9 +43,10 @@ class Stage(nn.Module, ABC):
         self.freeze_except(parts)
 
     def freeze_except(self, parts: tuple[str, ...]) -> None:
-        """Let the named parts learn."""
+        """Let the named parts learn, all but the encoder's positions, which are sinusoids."""
         for part in parts:
             getattr(self.model, part).requires_grad_(True)
+        self.model.encoder.embed_positions.requires_grad_(False)
 
     @abstractmethod
     def load_examples(self) -> None:

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released, read_settings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import Flow, FlowState
 from vocalnet_cli.core.model.vocoder.cosyvoice2.hift import Hift
 from vocalnet_cli.core.model.vocoder.cosyvoice2.speaking import SoundState, next_sound
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _VOICES = 8
 """Prepared voices kept."""
@@ -197,22 +196,20 @@ class CosyVoice2Vocoder(Vocoder):
             frames = slice(FRAMES_PER_TOKEN * start, FRAMES_PER_TOKEN * (start + len(tokens)))
             # The next block's first tokens are looked at; after the last there is silence.
             seen = voice.tokens[start : start + len(tokens) + self.settings.flow.lookahead_tokens].to(device)
-            self.flow.extend([state], seen[None], [len(tokens)], voice.mel[None, :, frames].to(device))
+            self.flow.extend([state], seen[None], [len(tokens)], voice.mel[frames].T[None].to(device))
         return state
 
     def _cut(self, voice: Voice | None) -> Voice:
         """The voice checked, and cut to the last whole blocks; one shorter than a block is kept whole."""
         s = self.settings
         if voice is None:
-            return Voice(torch.zeros(0, dtype=torch.long), torch.zeros(VOCODER_MEL_BINS, 0), torch.zeros(s.flow.speaker))
-        fits = voice.tokens.dim() == 1 and voice.mel.dim() == 2 and len(voice.mel) == VOCODER_MEL_BINS
-        if not fits or voice.speaker.shape != (s.flow.speaker,):
+            return Voice(torch.zeros(0, dtype=torch.long), torch.zeros(0, VOCODER_MEL_BINS), torch.zeros(s.flow.speaker))
+        if voice.speaker.shape != (s.flow.speaker,):
             raise VocalnetError(
-                f"a voice of {list(voice.tokens.shape)} tokens, {list(voice.mel.shape)} mel and {list(voice.speaker.shape)} speaker values",
-                f"It must be [P] tokens, [{VOCODER_MEL_BINS}, 2 P] mel and [{s.flow.speaker}] speaker values.",
+                f"a voice of {len(voice.speaker)} speaker values does not fit this vocoder, which wants {s.flow.speaker}",
+                "Make the voice with the files of the same CosyVoice2 folder.",
             )
         self._checked(voice.tokens)
-        count = min(len(voice.tokens), voice.mel.shape[1] // FRAMES_PER_TOKEN)
+        count = len(voice.tokens)
         kept = count - count % s.trained_block if count >= s.trained_block else count
-        tokens = voice.tokens[count - kept : count]
-        return replace(voice, tokens=tokens, mel=voice.mel[:, FRAMES_PER_TOKEN * (count - kept) : FRAMES_PER_TOKEN * count])
+        return replace(voice, tokens=voice.tokens[count - kept :], mel=voice.mel[FRAMES_PER_TOKEN * (count - kept) :])
