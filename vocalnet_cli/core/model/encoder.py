@@ -35,7 +35,6 @@ class SpeechEncoder(WhisperEncoder):
             num_mel_bins=settings.mel_bins,
             max_source_positions=window_frames // ENCODER_STRIDE,
             dropout=settings.dropout,
-            attention_dropout=settings.dropout,
         )
         config._attn_implementation = "sdpa"
         super().__init__(config)
@@ -67,6 +66,11 @@ class SpeechEncoder(WhisperEncoder):
         frames = nn.functional.dropout(frames, p=self.dropout, training=self.training)
         heard = torch.arange(frames.shape[1], device=mel.device) < encoder_frames(mel_frames)[:, None]
         mask = heard[:, None, None, :].expand(-1, 1, frames.shape[1], -1)
+        # On a CPU the fused attention's backward pass takes longer than plain matrix products, which want a mask to add.
+        plain = self.training and mel.device.type == "cpu"
+        self.config._attn_implementation = "eager" if plain else "sdpa"
+        if plain:
+            mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
         states = []
         for layer in self.layers:
             frames = layer(frames, mask)

@@ -23,6 +23,7 @@ from vocalnet_cli.core.data.synth.questions import (
     listed_items,
     random_phrase,
     repeat,
+    spoken_words,
 )
 from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, HeldOut
 from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner
@@ -30,6 +31,11 @@ from vocalnet_cli.core.errors import VocalnetError
 
 _TIMES = {"plus": 2, "minus": 2, "times": 2, "after": 3, "before": 3, "capital": 6, "opposite": 4, "spelling": 4, "digit": 25}
 """Recordings of each training question, by kind."""
+
+WORDS_SPLIT, ANSWERS_SPLIT = "words", "answers"
+"""Splits of recordings that are no questions, and of answers to questions that are not recorded."""
+
+_WORDS_A_ROW = 4
 
 _DIGIT_FILE = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 
@@ -45,6 +51,10 @@ class SynthSettings:
     """Further phrases, each recorded once: what the encoder hears worst is words in new company."""
     more_facts: int = 1200
     """Further recordings of what follows, opposes, belongs to or is spelled."""
+    word_rows: int = 7000
+    """Recordings of words in no order, for the encoder alone: each word of the questions about equally often."""
+    answer_rows: int = 8000
+    """Further answers with written questions only, for the talker's first round."""
     dev_share: float = 0.03
     """Share of the training rows set aside for validation."""
     combination_rows: tuple[tuple[str, int], ...] = (("plus", 50), ("minus", 50), ("repeat", 100), ("relation", 100))
@@ -85,17 +95,27 @@ class Job:
         """Path of the answer, relative to the manifest; one file for all rows with the same answer."""
         return f"audio/answers/{hashlib.sha256(self.item.answer.encode()).hexdigest()[:16]}.flac"
 
+    @property
+    def files(self) -> list[str]:
+        """The sounds of the row: question, answer."""
+        return [*([] if self.split == ANSWERS_SPLIT else [self.question_file]), *([] if self.split == WORDS_SPLIT else [self.answer_file])]
+
     def record(self) -> Record:
         """The manifest row."""
         meta = {**_meta(self.item), "rate": self.manner.rate, "pitch": self.manner.pitch, "warp": self.manner.warp}
         if self.recording is not None:
             meta = {**_meta(self.item), "speaker": self.manner.voice.partition(":")[2], "file": self.recording.name}
+        question, answer = Utterance(text=self.item.question), Utterance(text=self.item.answer)
+        if self.question_file in self.files:
+            question = Utterance(text=self.item.question, audio=self.question_file, voice=self.manner.voice)
+        if self.answer_file in self.files:
+            answer = Utterance(text=self.item.answer, audio=self.answer_file, voice=ANSWER_VOICE)
         return Record(
             id=self.id,
             source=SYNTH if self.recording is None else HUMAN,
             split=self.split,
-            question=Utterance(text=self.item.question, audio=self.question_file, voice=self.manner.voice),
-            answer=Utterance(text=self.item.answer, audio=self.answer_file, voice=ANSWER_VOICE),
+            question=question,
+            answer=answer,
             meta=meta,
         )
 
@@ -142,9 +162,11 @@ def _unseen_phrases(held_out: HeldOut, count: int, chance: random.Random) -> lis
     return list(phrases)
 
 
-def _manner(voices: dict[str, float], chance: random.Random) -> Manner:
-    """A voice, and one time in four its own manner, else a changed one."""
+def _manner(voices: dict[str, float], chance: random.Random, wide: bool = False) -> Manner:
+    """A voice, and one time in four its own manner, else a changed one; `wide` changes it further than any test does."""
     voice = chance.choices(list(voices), weights=list(voices.values()))[0]
+    if wide:
+        return Manner(voice, *(round(chance.uniform(*limits), 2) for limits in ((0.75, 1.3), (0.75, 1.3), (0.85, 1.18))))
     if chance.random() < 0.25:
         return Manner(voice)
     rate, pitch, warp = chance.uniform(0.85, 1.25), chance.uniform(0.85, 1.2), chance.uniform(0.9, 1.12)
@@ -176,7 +198,12 @@ def combination_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
 
 
 def plan_synthetic(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
-    """Every recording by a synthetic voice: train, dev, test-combination and test-voice."""
+    """Every row said by synthetic voices alone."""
+    return [*plan_questions(settings, held_out, voices), *plan_words(settings, held_out, voices), *plan_answers(settings, held_out)]
+
+
+def plan_questions(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
+    """Questions by synthetic voices, with their answers: train, dev, test-combination and test-voice."""
     chance = random.Random(f"{settings.seed} voices")
     training = training_items(settings, held_out)
     jobs = []
@@ -208,6 +235,32 @@ def _more_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
     phrases = _distinct(_balanced_phrases(held_out, chance), settings.more_phrases)
     facts = [item for item in listed_items() if item.kind in (*RELATION_KINDS, "spelling") and not held_out.holds(item)]
     return [repeat(words, chance.randrange(len(REPEAT))) for words in phrases] + chance.choices(facts, k=settings.more_facts)
+
+
+def plan_words(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
+    """Words in no order: an encoder that has heard a word a dozen times, always in the same sentences, mistakes it for another."""
+    chance = random.Random(f"{settings.seed} words")
+    words = sorted({word for item in training_items(settings, held_out) for word in spoken_words(item.question)})
+    deck: list[str] = []
+    jobs: list[Job] = []
+    while len(jobs) < settings.word_rows:
+        if len(deck) < _WORDS_A_ROW:
+            deck += chance.sample(words, len(words))
+        drawn, deck = deck[:_WORDS_A_ROW], deck[_WORDS_A_ROW:]
+        text = " ".join(drawn)
+        if held_out.broken_by(text, text) is None:
+            item = Item("words", tuple(drawn), 0, text, text, ())
+            jobs.append(Job(f"words-{len(jobs):05d}", WORDS_SPLIT, item, _manner(voices, chance, wide=True)))
+    return jobs
+
+
+def plan_answers(settings: SynthSettings, held_out: HeldOut) -> list[Job]:
+    """Phrases that are repeated in no other row, so that a talker meets each word in much company."""
+    chance = random.Random(f"{settings.seed} answers")
+    known = {item.answer for item in (*training_items(settings, held_out), *_more_items(settings, held_out))}
+    phrases = _distinct(_balanced_phrases(held_out, chance), settings.answer_rows)
+    items = [item for words in phrases if (item := repeat(words, chance.randrange(len(REPEAT)))).answer not in known]
+    return [Job(f"answer-{number:05d}", ANSWERS_SPLIT, item, Manner(ANSWER_VOICE)) for number, item in enumerate(items)]
 
 
 def plan_human(settings: SynthSettings, held_out: HeldOut, folder: Path) -> list[Job]:

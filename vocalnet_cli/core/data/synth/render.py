@@ -69,8 +69,10 @@ def _tasks(jobs: list[Job], folder: Path) -> dict[str, Task]:
     """The sound files the jobs need, each once, by relative path."""
     tasks: dict[str, Task] = {}
     for job in jobs:
-        tasks[job.question_file] = (folder / job.question_file, job.item.question, job.manner, job.recording, QUESTION_HZ)
-        tasks[job.answer_file] = (folder / job.answer_file, job.item.answer, Manner(ANSWER_VOICE), None, ANSWER_HZ)
+        if job.question_file in job.files:
+            tasks[job.question_file] = (folder / job.question_file, job.item.question, job.manner, job.recording, QUESTION_HZ)
+        if job.answer_file in job.files:
+            tasks[job.answer_file] = (folder / job.answer_file, job.item.answer, Manner(ANSWER_VOICE), None, ANSWER_HZ)
     return tasks
 
 
@@ -129,7 +131,7 @@ def make_corpus(
     records: list[Record] = []
     rejects: list[dict[str, str]] = []
     for job in jobs:
-        reason = failed.get(job.question_file) or failed.get(job.answer_file)
+        reason = next((failed[name] for name in job.files if name in failed), None)
         if reason:
             rejects.append({"id": job.id, "text": job.item.question, "voice": job.manner.voice, "reason": reason})
         else:
