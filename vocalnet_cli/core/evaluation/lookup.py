@@ -28,11 +28,14 @@ from vocalnet_cli.core.model.tensor_file import write_tensors
 if TYPE_CHECKING:
     from vocalnet_cli.core.model.speech_llm import SpeechLLM
 
-FORMAT = "vocalnet-lookup-1"
+FORMAT = "vocalnet-lookup-2"
 TRAIN_SPLITS = ("train",)
 
 _QUARTERS = 4
 """Parts of a question that are compared each with its own, so that the order of the words counts."""
+
+_DIRECTIONS = 64
+"""Principal directions kept: a bank of thousands of questions is half a megabyte, so a model can carry one."""
 
 
 @torch.inference_mode()
@@ -49,17 +52,28 @@ def _unit(vectors: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Bank:
-    """Training questions and their answers."""
+    """Training questions, as vectors of length 1 about their mean seen along their principal directions, and their answers."""
 
     vectors: Tensor
-    """[N, 4 * hidden], the mean taken off, of length 1."""
+    """[N, K], up to one factor."""
     mean: Tensor
     """[4 * hidden]"""
+    directions: Tensor
+    """[K, 4 * hidden], orthonormal rows."""
     answers: list[str]
 
     def nearest(self, vector: Tensor) -> str:
         """Answer of the question whose vector has the largest cosine with `vector` [4 * hidden] of `question_vector`."""
-        return self.answers[int((self.vectors @ _unit(vector - self.mean)).argmax())]
+        return self.answers[int((self.vectors @ (self.directions @ (vector - self.mean))).argmax())]
+
+
+def _packed(vectors: Tensor) -> dict[str, Tensor]:
+    """Question vectors [N, 4 * hidden] as the tensors of a bank: 8-bit places along the principal directions."""
+    mean = vectors.mean(dim=0)
+    vectors = _unit(vectors - mean)
+    directions = torch.linalg.svd(vectors, full_matrices=False).Vh[:_DIRECTIONS].half().contiguous()
+    places = vectors @ directions.float().T
+    return {"vectors": (places * (127 / places.abs().max())).round().to(torch.int8), "mean": mean, "directions": directions}
 
 
 def make_bank(
@@ -90,11 +104,9 @@ def make_bank(
     for done, record in enumerate(chosen, 1):
         vectors.append(question_vector(model, read_audio(manifest.parent / str(record.question.audio))))
         advance(done, len(chosen))
-    mean = torch.stack(vectors).mean(dim=0)
     said = [record.answer.text.encode() for record in chosen]
     tensors = {
-        "vectors": _unit(torch.stack(vectors) - mean).half(),
-        "mean": mean,
+        **_packed(torch.stack(vectors)),
         "answers": torch.frombuffer(bytearray(b"".join(said)), dtype=torch.uint8),
         "ends": torch.tensor([len(text) for text in said]).cumsum(0),
     }
@@ -148,14 +160,14 @@ class BankFile:
         """Read it whole. Raises VocalnetError if it is damaged."""
         try:
             tensors = load_file(self.path)
-            vectors, mean = tensors["vectors"].float(), tensors["mean"]
+            vectors, mean, directions = tensors["vectors"].float(), tensors["mean"], tensors["directions"].float()
             text, ends = tensors["answers"].numpy().tobytes(), tensors["ends"].tolist()
             answers = [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
         except (SafetensorError, OSError, KeyError, UnicodeDecodeError) as error:
             raise _unusable(self.path, f"cannot be read ({' '.join(str(error).split())})") from error
-        if vectors.shape != (len(answers), len(mean)):
+        if vectors.shape != (len(answers), len(directions)) or directions.shape[1:] != mean.shape:
             raise _unusable(self.path, f"{len(answers)} answers to vectors of shape {tuple(vectors.shape)}")
-        return Bank(vectors, mean, answers)
+        return Bank(vectors, mean, directions, answers)
 
 
 def find_bank(folder: Path) -> BankFile | None:
