@@ -129,6 +129,20 @@ def test_means_and_deviations_in_the_tables_order(root: Path, vocalnet: Callable
     assert "std" not in json.loads(alone.out)["rows"]["mtp3"]
 
 
+def test_rows_that_only_draw_otherwise_are_trained_once(root: Path, vocalnet: Callable, measured: list) -> None:
+    told = vocalnet("recipes", "run", "--table", "5", "--seeds", "1", "--json")
+    assert told.code == 0 and measured == [("mtp10", 0), ("ntp", 0), ("mtp3", 0)]
+    assert "mtp3, seed 0 is trained as mtp10, seed 0" in told.err and "ntp, seed 0 is trained as" not in told.err
+    configs = {row: json.loads(Path(f"runs/tables/nano-2504.04060-table5/{row}/seed-0/model/config.json").read_text()) for row in ROWS}
+    assert {row: config["generation"]["tokens_per_step"] for row, config in configs.items()} == {"ntp": 1, "mtp3": 3, "mtp10": 2}
+    assert configs["mtp3"]["recipe"] == "nano/ablation-mtp3"
+    runs = {row: one["runs"][0] for row, one in json.loads(told.out)["rows"].items()}
+    assert runs["mtp3"]["loss"] == runs["mtp10"]["loss"] != runs["ntp"]["loss"]
+    assert vocalnet("train", "--recipe", "nano/ablation-mtp3", "--seed", "0", "-o", "alone").code == 0
+    taken, alone = (Path(folder, "model/talker.safetensors") for folder in ("runs/tables/nano-2504.04060-table5/mtp3/seed-0", "alone"))
+    assert taken.read_bytes() == alone.read_bytes()
+
+
 def test_a_failing_run_is_counted_and_the_others_go_on(root: Path, vocalnet: Callable, measured: list) -> None:
     write_row(root, "ablation-a-loss", {"train": {"lr": 1e30, "warmup": 0.0}})
     told = vocalnet("recipes", "run", "--table", "5", "--seeds", "1", "--limit-rows", "mtp3,a-loss", "--json", "--quiet")

@@ -74,7 +74,7 @@ class Cell:
         if self.left == "train" or not saved.is_file():
             return
         # Loaded again, so that settings the schema has learned since then have their defaults in both.
-        before, now = _settings(load_recipe(str(saved)).resolved), _settings(self.loaded.resolved)
+        before, now = settings_of(load_recipe(str(saved)).resolved), settings_of(self.loaded.resolved)
         changed = [f"{key} was {before.get(key)}, is {now.get(key)}" for key in {**before, **now} if before.get(key) != now.get(key)]
         if changed:
             more = f" ({len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -128,7 +128,8 @@ def _seeds_in(folder: Path) -> list[int]:
     return sorted(int(seed) for name in names if (seed := name.removeprefix("seed-")).isdecimal())
 
 
-def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
+def settings_of(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a resolved recipe that change a result, by dotted name."""
     return _flat({key: section for key, section in resolved.items() if key not in _TOLD})
 
 

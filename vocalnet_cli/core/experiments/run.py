@@ -16,6 +16,7 @@ from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
 from vocalnet_cli.core.evaluation.measure import measure
 from vocalnet_cli.core.experiments.grid import Cell, Grid
 from vocalnet_cli.core.experiments.plan import check_ready
+from vocalnet_cli.core.experiments.share import take_over, twin_of
 from vocalnet_cli.core.experiments.summary import losses_of, scores_of, write_results
 from vocalnet_cli.core.training.run import run_training
 
@@ -46,6 +47,9 @@ def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) ->
             continue
         watch.note(f"[{number} of {len(grid.asked)}] {cell}: {left}{_time_left(grid, number - 1)}")
         try:
+            if left == "train" and (twin := twin_of(grid, cell)):
+                watch.note(f"{cell} is trained as {twin}, and measured in its own way")
+                take_over(twin, cell)
             run_cell(cell, device, watch, quiet)
         except Interrupted as error:
             raise Interrupted(f"{cell}: {error.problem}", f"Continue with: {again}") from error
