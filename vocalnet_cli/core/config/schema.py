@@ -135,8 +135,10 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelSettings:
-        if self.talker.hidden != self.thinker.hidden:
-            raise ValueError(f"talker.hidden is {self.talker.hidden}, thinker.hidden is {self.thinker.hidden}: they must be equal")
+        width = getattr(self.talker, "text_hidden", None) or self.talker.hidden
+        if width != self.thinker.hidden:
+            key = "text_hidden" if getattr(self.talker, "text_hidden", None) else "hidden"
+            raise ValueError(f"talker.{key} is {width}, thinker.hidden is {self.thinker.hidden}: they must be equal")
         if self.vocoder is not None and self.vocoder.codes != self.talker.codes:
             raise ValueError(f"vocoder.codes is {self.vocoder.codes}, talker.codes is {self.talker.codes}: they must be equal")
         for name, part in (("encoder", self.encoder), ("thinker", self.thinker), ("talker", self.talker)):
@@ -247,6 +249,14 @@ class GenerationSettings(Settings):
     """Divides positive and multiplies negative scores of text tokens already written, as transformers does; 1 is off."""
     tokens_per_step: int = Field(3, gt=0)
     """Speech tokens a talker step; at most modules + 1."""
+    steps: int | Literal["auto"] = 4
+    """Passes a masked-diffusion talker makes over a block of speech tokens; auto stops as soon as all of them are certain."""
+    certain_from: float = Field(0.9, gt=0, le=1)
+    """Probability from which `steps: auto` counts a speech token as certain."""
+    confidence: Literal["prob", "calibrated"] = "prob"
+    """What is revealed first: the likeliest speech tokens, or those whose likelihood rose most over what it is before anything is known."""
+    gumbel: float = Field(0.0, ge=0)
+    """Gumbel noise on the log-probabilities that decide what is revealed first."""
     speech_temperature: float = Field(0.0, ge=0)
     """Speech sampling temperature; 0 is greedy."""
     speech_top_k: int = Field(0, ge=0)

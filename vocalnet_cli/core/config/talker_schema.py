@@ -52,4 +52,40 @@ class MtpVocalnetSettings(TalkerSettings):
     """Weight of module k's loss is loss_decay**k (equation 4)."""
 
 
-TalkerChoice = Annotated[NtpSettings | MtpVocalnetSettings, Field(discriminator="kind")]
+class MdmSettings(TalkerSettings):
+    """Masked diffusion over blocks of speech tokens, a few passes a block (VocalNet-MDM, arXiv 2602.08607)."""
+
+    kind: Literal["mdm"] = "mdm"
+    text_hidden: int | None = Field(None, gt=0)
+    """Width of the thinker's states; none means `hidden`. The talker's width need not follow the thinker's."""
+    projector_layers: int = Field(0, ge=0)
+    """Causal layers after the linear map of the thinker's states."""
+    text_chunk: int = Field(4, gt=0)
+    """Text states a block carries, its anchors (Q)."""
+    speech_chunk: int = Field(16, gt=0)
+    """Speech tokens of a block (B)."""
+    anchors: Literal["add", "slot"] = "add"
+    """Text states are added to the first tokens of their block, or take columns of their own before them."""
+    layout: Literal["doubled", "single"] = "doubled"
+    """Blocks are learned beside clean earlier blocks, as they are decoded, or beside noisy ones, as the paper has it."""
+    masking: Literal["bernoulli", "hierarchical", "block-uniform"] = "bernoulli"
+    """How the hidden tokens of a training sample are drawn."""
+    whole_blocks: float = Field(0.2, ge=0, le=1)
+    """Share of the blocks whose tokens are all hidden in training: the first pass over a block sees nothing else."""
+    corrupt: float = Field(0.0, ge=0, lt=1)
+    """Share of the shown tokens replaced by random ones in training, as a model's own mistakes would be."""
+    longest_token_s: float = Field(1.5, gt=0)
+    """An answer ends at the latest after so many seconds a text token."""
+
+    @property
+    def block(self) -> int:
+        """B."""
+        return self.speech_chunk
+
+    @property
+    def slots(self) -> int:
+        """Anchor columns a block."""
+        return self.text_chunk if self.anchors == "slot" else 0
+
+
+TalkerChoice = Annotated[NtpSettings | MtpVocalnetSettings | MdmSettings, Field(discriminator="kind")]

@@ -188,5 +188,9 @@ def speech_sampling(model: SpeechLLM, settings: GenerationSettings, generator: t
         repetition_penalty=rules.penalty if settings.repetition_penalty is None else settings.repetition_penalty,
         repetition_window=window if settings.repetition_window is None else settings.repetition_window,
         max_speech_tokens=settings.max_speech_tokens,
+        steps=None if settings.steps == "auto" else settings.steps,
+        threshold=settings.certain_from,
+        confidence=settings.confidence,
+        gumbel=settings.gumbel,
         generator=generator,
     )

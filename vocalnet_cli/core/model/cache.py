@@ -58,6 +58,10 @@ class GrowingLayer(CacheLayerMixin):
 
     get_max_cache_shape = get_max_length  # the name earlier releases of transformers 5 ask for
 
+    def truncate(self, rows: int) -> None:
+        """Forgets all but the first `rows` rows; what comes next is written over them."""
+        self._rows = min(rows, self._rows)
+
     def reset(self) -> None:
         """Forgets all rows; the buffers stay."""
         self._rows = 0
@@ -82,3 +86,9 @@ class GrowingCache(Cache):
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=GrowingLayer)
+
+    def truncate(self, rows: int) -> None:
+        """Forgets all but the first `rows` rows of every layer."""
+        for layer in self.layers:
+            assert isinstance(layer, GrowingLayer)
+            layer.truncate(rows)

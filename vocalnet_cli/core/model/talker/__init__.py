@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 TALKERS = {
     "ntp": "vocalnet_cli.core.model.talker.ntp:NtpTalker",
     "mtp-vocalnet": "vocalnet_cli.core.model.talker.mtp_vocalnet:MtpVocalnetTalker",
+    "mdm": "vocalnet_cli.core.model.talker.mdm:MdmTalker",
 }
 
 

@@ -22,6 +22,8 @@ class Lengths:
     """Long [B]: speech tokens."""
     streaming: Tensor
     """Bool [B]: whether the sample is seen under the streaming mask."""
+    draw: Tensor | None = None
+    """Long [B]: decides what is random about a sample, for talkers that hide tokens; none draws anew."""
 
 
 @dataclass
@@ -50,6 +52,14 @@ class SpeechSampling:
     """How many recent tokens that covers."""
     max_speech_tokens: int = 2048
     """Longest answer, in speech tokens (25 a second)."""
+    steps: int | None = 4
+    """Passes over a block of a masked-diffusion talker; none stops as soon as all is certain (`threshold`)."""
+    threshold: float = 0.9
+    """Probability from which a token counts as certain."""
+    confidence: str = "prob"
+    """What is revealed first: the likeliest tokens (`prob`), or those whose likelihood rose most over the prior's (`calibrated`)."""
+    gumbel: float = 0.0
+    """Gumbel noise on the log-probabilities that decide what is revealed first."""
     generator: torch.Generator | None = None
     """Source of randomness, on the CPU; none uses torch's own."""
 

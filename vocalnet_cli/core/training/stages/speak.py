@@ -118,6 +118,7 @@ class SpeakStage(HeardStage):
             "speech": pad(speech, IGNORE),
             "streaming": torch.tensor(coins) < self.recipe.train.streaming_share,
             "answers": pad([example[1] for example, _ in draws], IGNORE),
+            "draws": torch.tensor([draw + 1 for _, draw in draws]) + (self.recipe.train.seed << 32),
         }
         if self.recipe.data.cache:
             return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
@@ -128,6 +129,7 @@ class SpeakStage(HeardStage):
         speech: Tensor,
         streaming: Tensor,
         answers: Tensor,
+        draws: Tensor,
         states: Tensor | None = None,
         heard: Tensor | None = None,
         heard_lengths: Tensor | None = None,
@@ -135,6 +137,9 @@ class SpeakStage(HeardStage):
         if states is None:
             assert heard is not None and heard_lengths is not None
             states = self._states(heard, heard_lengths, answers)
-        lengths = Lengths(text=(answers != IGNORE).sum(1), speech=(speech != IGNORE).sum(1), streaming=streaming)
-        loss = self.model.talker.loss(states, speech, lengths)
-        return {"loss": loss.total, "tokens": lengths.speech.sum()}
+        lengths = Lengths((answers != IGNORE).sum(1), (speech != IGNORE).sum(1), streaming, draws)
+        return {"loss": self.loss(states, speech, lengths), "tokens": lengths.speech.sum()}
+
+    def loss(self, states: Tensor, speech: Tensor, lengths: Lengths) -> Tensor:
+        """What is minimised, of thinker states [B, n + 1, H] and speech tokens [B, S]."""
+        return self.model.talker.loss(states, speech, lengths).total
