@@ -173,6 +173,19 @@ def test_with_a_folder_the_report_and_every_answer_are_written(vocalnet, tiny_fo
     assert rows[0]["right"]["s2t"] is True and isinstance(rows[0]["right"]["s2s"], bool)
 
 
+def test_steps_are_measured_one_after_the_other_and_drawn(vocalnet, tiny_folder, manifest, knowing):
+    pytest.importorskip("matplotlib")
+    command = ("eval", "--model", tiny_folder, "--benchmark", manifest, "--limit", 2, "-o", "out")
+    told = vocalnet(*command, "--steps", "1,auto", "--json")
+    assert told.code == 0, told.err
+    results = json.loads(told.out)
+    assert [one["steps"] for one in results] == [one["settings"]["steps"] for one in results] == [1, "auto"]
+    assert json.loads(Path("out/steps-auto/report.json").read_text())["settings"]["steps"] == "auto"
+    assert Path("out/steps.png").read_bytes().startswith(b"\x89PNG")
+    wrong = vocalnet(*command, "--steps", "1,two")
+    assert wrong.code == 2 and "'two' is neither a number nor auto" in wrong.err
+
+
 def test_the_finished_run_of_a_recipe_is_measured_under_its_name(vocalnet, manifest, knowing):
     command = ("eval", "--recipe", "mtp5", "--benchmark", manifest, "--json")
     missing = vocalnet(*command)

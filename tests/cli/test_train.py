@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,8 @@ def recipe(corpus: Path, stage: str, **train: object) -> Path:
         **train,
     }
     sizes = SIZES.replace("MANIFEST", "manifest.jsonl")
+    if stage.startswith("mdm"):
+        sizes = sizes.replace("projector_layers: 1, ", "").replace(", modules: 2", "")
     text = f"extends: nano/{stage}\n{sizes}train: {json.dumps(settings)}\n"
     path = corpus / f"{stage}.yaml"
     path.write_text(text)
@@ -90,6 +94,35 @@ def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet:
     # Frozen parts stay as they were: the encoder that answers is the encoder of its own stage.
     first, last = (load_file(f"runs/nano/{stage}/model/encoder.safetensors") for stage in ("encoder", "mtp5"))
     assert all(first[name].equal(last[name]) for name in first)
+
+
+def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path, vocalnet: Callable) -> None:
+    for stage in ("lm", "encoder", "speech-tokenizer"):
+        assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
+    origin = {"tokenizer": "lm", "thinker": "lm", "encoder": "encoder", "adaptor": "encoder", "vocoder": "speech-tokenizer"}
+    start_from = [f"--set=init.{part}=runs/nano/{stage}/model" for part, stage in origin.items()]
+    told = vocalnet("train", "--recipe", recipe(corpus, "mdm"), *start_from, "-o", "runs/nano/mdm", "--json")
+    assert told.code == 0, told.err
+    command = ("distill", "--recipe", recipe(corpus, "mdm-distill"), *start_from, "--set=distill.rounds=2", "-o", "out", "--json")
+    told = vocalnet(*command)
+    assert told.code == 0, told.err
+    assert json.loads(told.out)["rounds"] == 2
+    trained = [load_file(f"{run}/model/talker.safetensors") for run in ("runs/nano/mdm", "out/round-1", "out")]
+    assert not any(torch.equal(a["head.weight"], b["head.weight"]) for a, b in zip(trained, trained[1:], strict=False))
+    before = (corpus / "out/round-1/model/talker.safetensors").stat().st_mtime_ns
+    shutil.rmtree(corpus / "out/model")
+    assert vocalnet(*command, "--resume").code == 0  # the first round is kept, the second ends as it did
+    assert (corpus / "out/round-1/model/talker.safetensors").stat().st_mtime_ns == before
+    assert torch.equal(load_file("out/model/talker.safetensors")["head.weight"], trained[2]["head.weight"])
+    question, counts = DIGITS / "3_jackson_10.wav", {}
+    for steps in ("1", "4", "auto"):
+        answer = vocalnet("infer", question, "--model", "out/model", "--steps", steps, "-o", "answers", "--json")
+        assert answer.code == 0, answer.err
+        counts[steps] = json.loads(answer.out)["tokens"]["speech"]
+    assert all(0 < count <= 20 for count in counts.values())
+    wrong = vocalnet("infer", question, "--model", "out/model", "--steps", "17")
+    assert wrong.code == 1 and wrong.err.splitlines()[0].startswith("steps is 17") and len(wrong.err.splitlines()) == 2
+    assert vocalnet("distill", "--recipe", recipe(corpus, "mtp5")).code == 1
 
 
 def test_cached_and_computed_features_train_alike(corpus: Path, vocalnet: Callable) -> None:

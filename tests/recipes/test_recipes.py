@@ -36,7 +36,8 @@ def test_recipe_opens_with_its_story(path):
     story = "".join(line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#"))
     assert path.read_text(encoding="utf-8").startswith("# ") and loaded.recipe.about
     if loaded.recipe.stage is not None:
-        assert f"train --recipe {loaded.name}" in story
+        command = "distill" if loaded.recipe.stage == "distill" else "train"
+        assert f"vocalnet {command} --recipe {loaded.name}" in story
     if loaded.recipe.paper is not None:
         assert f"Table {loaded.recipe.paper.table}" in story and loaded.recipe.paper.arxiv in story
         assert all(str(number) in story for number in loaded.recipe.paper.expect.values())

@@ -19,6 +19,7 @@ from vocalnet_cli.core.errors import VocalnetError
 app = typer.Typer(name="vocalnet", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(prep.app, name="prep")
 app.command()(train.train)
+app.command()(train.distill)
 app.command()(infer.infer)
 app.command("eval")(eval_command.evaluate)
 app.add_typer(recipes.app, name="recipes")

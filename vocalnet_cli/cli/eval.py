@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vocalnet_cli.cli.console import progress, show_table
 from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuietOpt, SeedOpt, SetOpt
 from vocalnet_cli.core.errors import VocalnetError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 BenchmarkOpt = Annotated[
     list[str] | None,
@@ -22,6 +25,10 @@ BenchmarkOpt = Annotated[
 ]
 FinishedOpt = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME", help="Measure the finished run of this recipe (runs/NAME) instead of --model.")
+]
+StepsListOpt = Annotated[
+    str | None,
+    typer.Option("--steps", metavar="N,N", help="Measure a masked-diffusion talker with each of these passes a block, such as 1,2,4,auto."),
 ]
 FreshOpt = Annotated[bool, typer.Option("--fresh", help="Ask again even what is cached.")]
 
@@ -36,6 +43,7 @@ def evaluate(
     seed: SeedOpt = None,
     overrides: SetOpt = None,
     limit: LimitOpt = None,
+    steps: StepsListOpt = None,
     fresh: FreshOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -43,37 +51,55 @@ def evaluate(
     """Ask held-out questions: right answers in text and in speech, word errors of the speech.
 
     Answers are cached ($VOCALNET_CACHE, else ./cache): a run that was stopped goes on, and nothing is asked twice. -o DIR writes
-    the report and every answer.
+    the report and every answer, with --steps also a picture.
 
     \b
     Examples:
       vocalnet eval
       vocalnet eval --recipe nano/mtp5 --benchmark nano-voice --limit 40 -o scores --json
+      vocalnet eval --recipe nano/mdm --steps 1,2,4,8,16 -o curve
     """
-    from vocalnet_cli.core.evaluation import report
     from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
+    from vocalnet_cli.core.evaluation.curve import draw_curve, steps_of
     from vocalnet_cli.core.evaluation.measure import measure
     from vocalnet_cli.core.generation.load import find_model
 
     folder = find_model(model, recipe)
     chosen = load_benchmarks(benchmarks)
-    with progress(quiet) as bars:
-        tasks = {benchmark.name: bars.add_task(benchmark.name, total=None) for benchmark in chosen}
+    where, results = Path(output) if output else None, []
+    for passes in steps_of(steps) if steps else [None]:
+        changes = [*(overrides or []), *([] if passes is None else [f"generation.steps={passes}"])]
+        with progress(quiet) as bars:
+            label = "" if passes is None else f", {passes} steps"
+            tasks = {benchmark.name: bars.add_task(f"{benchmark.name}{label}", total=None) for benchmark in chosen}
 
-        def tell(text: str) -> None:
-            bars.console.print(text, markup=False, soft_wrap=True)
+            def tell(text: str, bars: Progress = bars) -> None:
+                bars.console.print(text, markup=False, soft_wrap=True)
 
-        result = measure(
-            folder, chosen, overrides=overrides or [], limit=limit, device=device, dtype=dtype, seed=seed or 0, fresh=fresh,
-            output=Path(output) if output else None, note=lambda text: None if quiet else tell(text), fail=tell,
-            advance=lambda name, done, total: bars.update(tasks[name], completed=done, total=total),
-        )  # fmt: skip
-    scores = result["benchmarks"]
+            def advance(name: str, done: int, total: int, bars: Progress = bars, tasks: dict[str, TaskID] = tasks) -> None:
+                bars.update(tasks[name], completed=done, total=total)
+
+            result = measure(
+                folder, chosen, overrides=changes, limit=limit, device=device, dtype=dtype, seed=seed or 0, fresh=fresh,
+                output=where and (where if passes is None else where / f"steps-{passes}"),
+                note=(lambda text: None) if quiet else tell, fail=tell, advance=advance,
+            )  # fmt: skip
+        results.append(result if passes is None else {"steps": passes if passes == "auto" else int(passes), **result})
+        if not as_json:
+            _show(result, label)
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
-    else:
-        show_table(report.COLUMNS, report.table(scores), title=f"{result['model']}: {result['recogniser']}; 95 % intervals")
-        if kinds := report.kinds_table(scores):
-            show_table(report.KIND_COLUMNS, kinds)
-    if failed := sum(one["failed"] for one in scores.values()):
+        typer.echo(json.dumps(results if steps else results[0], ensure_ascii=False))
+    if steps and where:
+        draw_curve(results, where / "steps.png")
+    if failed := sum(one["failed"] for result in results for one in result["benchmarks"].values()):
         raise VocalnetError(f"{failed} questions could not be answered", "The reasons are above; the same command asks only those again.")
+
+
+def _show(result: dict[str, Any], label: str) -> None:
+    """The tables of one measurement."""
+    from vocalnet_cli.core.evaluation import report
+
+    scores = result["benchmarks"]
+    show_table(report.COLUMNS, report.table(scores), title=f"{result['model']}{label}: {result['recogniser']}; 95 % intervals")
+    if kinds := report.kinds_table(scores):
+        show_table(report.KIND_COLUMNS, kinds)

@@ -21,6 +21,7 @@ from vocalnet_cli.cli.options import (
     QuietOpt,
     SeedOpt,
     SetOpt,
+    StepsOpt,
 )
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -44,6 +45,7 @@ def infer(
     limit: LimitOpt = None,
     batch_size: BatchSizeOpt = 1,
     quantize: QuantizeOpt = None,
+    steps: StepsOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -61,7 +63,7 @@ def infer(
 
     check_quantize(quantize)
     folder = load.find_model(model)
-    settings = load.generation_settings(folder, overrides or [])
+    settings = load.generation_settings(folder, [*(overrides or []), *([] if steps is None else [f"generation.steps={steps}"])])
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     files = batch.find_questions(questions or [load.carried_question()], limit)

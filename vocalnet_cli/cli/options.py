@@ -26,6 +26,9 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 LimitOpt = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N items.")]
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Check everything and report what it would need; change nothing.")]
+StepsOpt = Annotated[
+    str | None, typer.Option("--steps", metavar="N", help="Passes a masked-diffusion talker makes over a block: 1 to 16, or auto.")
+]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only results and errors.")]
 BatchSizeOpt = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Items computed at once.")]
 QuantizeOpt = Annotated[

@@ -1,9 +1,10 @@
-"""`vocalnet train`: one stage of one recipe."""
+"""`vocalnet train`: one stage of one recipe; `vocalnet distill`: the rounds of a self-distillation."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -41,6 +42,42 @@ def train(
         result = plan(loaded, chosen)
     else:
         result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet)
+    _show(result, as_json)
+
+
+def distill(
+    recipe: RecipeOpt,
+    overrides: SetOpt = None,
+    output: OutputOpt = None,
+    device: DeviceOpt = "auto",
+    seed: SeedOpt = None,
+    resume: ResumeOpt = False,
+    dry_run: DryRunOpt = False,
+    as_json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Distil a masked-diffusion talker from itself, so that it needs fewer passes; the run goes to runs/RECIPE unless -o says otherwise.
+
+    \b
+    Examples:
+      vocalnet distill --recipe nano/mdm-distill
+      vocalnet distill --recipe nano/mdm-distill --set distill.rounds=2 --resume
+    """
+    from vocalnet_cli.core.config.load import load_recipe
+    from vocalnet_cli.core.model.device import pick_device
+    from vocalnet_cli.core.training.rounds import distil
+    from vocalnet_cli.core.training.run import dry_run as plan
+
+    changes = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
+    chosen = str(pick_device(device))
+    if dry_run:
+        result = plan(load_recipe(recipe, changes), chosen)
+    else:
+        result = distil(recipe, changes, Path(output) if output else None, chosen, resume, quiet)
+    _show(result, as_json)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result))
     else:

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 
-Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak"]
+Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak", "distill"]
 PART_NAMES = ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder")
 
 
@@ -273,6 +273,19 @@ class GenerationSettings(Settings):
     """Speak while the text is still being written; false waits for the whole text."""
 
 
+class DistillSettings(Settings):
+    """Self-distillation of a masked-diffusion talker (arXiv 2602.08607)."""
+
+    passes: int = Field(4, ge=1)
+    """Passes in which the frozen teacher reveals what is hidden (K)."""
+    temperature: float = Field(2.0, gt=0)
+    """Temperature of both distributions in the reverse KL (tau)."""
+    alpha: float = Field(0.7, ge=0, le=1)
+    """Weight of the reverse KL; the rest is the cross-entropy's."""
+    rounds: int = Field(1, ge=1)
+    """How often the student becomes the teacher and training starts again; `train.steps` are those of each round."""
+
+
 class EvalSettings(Settings):
     """What the finished model is asked when `vocalnet recipes run` measures it."""
 
@@ -311,6 +324,7 @@ class Recipe(Settings):
     """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random."""
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    distill: DistillSettings = DistillSettings()
     generation: GenerationSettings = GenerationSettings()
     eval: EvalSettings = EvalSettings()
     tried: list[str] = []
@@ -318,6 +332,8 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Recipe:
+        if self.model.talker.kind == "mdm":
+            return self  # speaks by blocks
         modules = getattr(self.model.talker, "modules", 0)
         if self.stage == "speak" and self.generation.tokens_per_step > modules + 1:
             raise ValueError(

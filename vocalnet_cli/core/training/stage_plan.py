@@ -27,6 +27,7 @@ STAGES = {
     "speech-tokenizer": StagePlan(("vocoder",), (), "speech_tokenizer:SpeechTokenizerStage"),
     "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage", may=("encoder",)),
     "speak": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "vocoder"), "speak:SpeakStage"),
+    "distill": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder"), "distill:DistillStage"),
 }
 
 

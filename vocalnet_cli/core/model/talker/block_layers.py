@@ -45,6 +45,8 @@ class BlockLayer(nn.Module):
         key = rotate(key, rotary)
         if cache is not None:
             key, value = cache[0].update(key, value, cache[1])
+        if silent == states.shape[1]:
+            return states[:, silent:]
         cosines, sines = rotary
         query = self.query(normed[:, silent:]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         query = rotate(query, (cosines[:, silent:], sines[:, silent:]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -96,6 +97,26 @@ class MdmTalker(Talker):
             twice = tuple(part.repeat(1, 2, 1) for part in rotary)
             spoken = self.stack(torch.cat([clean, noisy], dim=1), twice, seen, silent=len(block))
         return self.head(spoken[:, columns.is_token(hidden.device)])
+
+    def refiner(self, hidden: Tensor, masked: Masked, text: Tensor) -> Callable[[Tensor], Tensor]:
+        """`scores` for several guesses at what is hidden: shown tokens [B, L] to logits. In layout `doubled` the clean half, which no
+        guess changes, is computed once."""
+        if self.settings.layout == "single":
+            return lambda shown: self.scores(hidden, replace(masked, shown=shown), text)
+        columns = mdm_masks.Columns(masked.shown.shape[1] // self.settings.block, self.settings.block, self.settings.slots)
+        block = columns.block(hidden.device)
+        states, rotary, cache = self.project(hidden), self.rotary(columns.position(device=hidden.device)), GrowingCache()
+        clean, there = self.inputs(masked.clean, states, text, columns)
+        self.stack(clean, rotary, (mdm_masks.block_causal(block) & there[:, None])[:, None], cache, len(block))
+        mask = mdm_masks.doubled(block).roll((len(block), len(block)), (0, 1))[len(block) :]
+        seen = (mask & there.repeat(1, 2)[:, None])[:, None]
+
+        def scores(shown: Tensor) -> Tensor:
+            cache.truncate(len(block))
+            spoken = self.stack(self.inputs(shown, states, text, columns)[0], rotary, seen, cache)
+            return self.head(spoken[:, columns.is_token(hidden.device)])
+
+        return scores
 
     # --- shared by training and decoding ---------------------------------------------------------------------------
 
