@@ -77,7 +77,7 @@ def metrics(run: Path) -> list[dict]:
 
 
 def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet: Callable) -> None:
-    for stage in ("lm", "encoder", "speech-tokenizer", "mtp5-written", "align", "mtp5"):
+    for stage in ("lm", "encoder", "encoder-words", "speech-tokenizer", "mtp5-written", "align", "align-joint", "mtp5"):
         result = vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu", "--json")
         assert result.code == 0, result.err
         told = json.loads(result.out)
@@ -91,9 +91,12 @@ def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet:
     answer = vocalnet("infer", DIGITS / "3_jackson_10.wav", "--model", "runs/nano/mtp5/model", "-o", "answers", "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["tokens"]["speech"] > 0
-    # Frozen parts stay as they were: the encoder that answers is the encoder of its own stage.
-    first, last = (load_file(f"runs/nano/{stage}/model/encoder.safetensors") for stage in ("encoder", "mtp5"))
-    assert all(first[name].equal(last[name]) for name in first)
+    # Frozen parts stay as they were: the encoder that answers is that of the last stage that taught it.
+    second, third, joint, last = (
+        load_file(f"runs/nano/{stage}/model/encoder.safetensors") for stage in ("encoder-words", "align", "align-joint", "mtp5")
+    )
+    assert all(second[name].equal(third[name]) and joint[name].equal(last[name]) for name in second)
+    assert not all(third[name].equal(joint[name]) for name in third)
 
 
 def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path, vocalnet: Callable) -> None:
@@ -126,7 +129,7 @@ def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path
 
 
 def test_cached_and_computed_features_train_alike(corpus: Path, vocalnet: Callable) -> None:
-    for stage in ("lm", "encoder", "speech-tokenizer", "mtp5-written", "align"):
+    for stage in ("lm", "encoder", "encoder-words", "speech-tokenizer", "mtp5-written", "align", "align-joint"):
         assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
     losses = []
     for cache in ("true", "false"):

@@ -190,9 +190,9 @@ class DataSettings(Settings):
     balance: bool = False
     """Draw every kind of question (`meta.kind`) equally often."""
     cache: bool = False
-    """Compute the outputs of frozen parts once and keep them on disk, instead of at every draw (small corpora)."""
+    """Compute once and keep on disk what does not change from draw to draw, log-mels or the outputs of frozen parts (small corpora)."""
     augment: AugmentSettings = AugmentSettings(time_masks=0, frequency_masks=0)
-    """Changes made to a question each time it is drawn; where `cache` is on, only stage `encoder` makes them."""
+    """Changes made to a question each time it is drawn."""
 
 
 class TrainSettings(Settings):

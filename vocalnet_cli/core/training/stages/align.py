@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.thinker import add_lora, last_hidden, merge_lora, text_logits
 from vocalnet_cli.core.training.stages.heard import HeardStage, Source
 from vocalnet_cli.core.training.stages.stage import IGNORE, kinds_of, pad, text_loss
@@ -21,10 +20,6 @@ class AlignStage(HeardStage):
             self.model.thinker = add_lora(self.model.thinker, self.recipe.model.thinker.lora)
         super().freeze_except(tuple(part for part in parts if part != "lora"))
         self.encoder_learns = "encoder" in parts
-        if self.encoder_learns and self.recipe.data.cache:
-            raise RecipeError(
-                "data.cache is true, but train.parts names the encoder: cached states would not learn", "Set data.cache to false."
-            )
 
     def load_examples(self) -> None:
         train, dev = self.rows()

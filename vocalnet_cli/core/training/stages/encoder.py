@@ -8,13 +8,9 @@ are thrown away when the stage ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
-from vocalnet_cli.core.audio.wav import read_audio
-from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.encoder import encoder_frames
@@ -66,14 +62,7 @@ class EncoderStage(HeardStage):
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
 
     def _examples(self, records: list[Record]) -> list[Example]:
-        stamps = [(r.question.audio, self.wav(r).stat().st_size) for r in records]
-        key = "mel-" + fingerprint(self.recipe.model.encoder.mel_bins, stamps)
-        mels = cached_rows(self.cache, key, len(records), lambda: self._mels(records))
-        return [(mel, *self._targets(record.question.text.lower())) for mel, record in zip(mels, records, strict=True)]
-
-    def _mels(self, records: list[Record]) -> Iterator[Tensor]:
-        for record in records:
-            yield self.model.encoder.features(torch.from_numpy(read_audio(self.wav(record)))).T
+        return [(mel, *self._targets(record.question.text.lower())) for mel, record in zip(self.mels(records), records, strict=True)]
 
     def _targets(self, text: str) -> tuple[Tensor, Tensor, Tensor]:
         words = torch.tensor([self.words[w] for w in text.split() if w in self.words], dtype=torch.long)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,17 @@ from vocalnet_cli.core.model.prompt import END_OF_TURN, render_prompt, special_i
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, Stage, batches, lengths_of, pad
 
 HEAR_AT_ONCE = 16
-Source = Tensor | Record
-"""A question as prompt ids [n] (written), as the frozen encoder's states [T, hidden] (cached), or as the row it is read from when drawn."""
+
+
+class Sound(NamedTuple):
+    """A question's log-mel [F, bins], kept because what is made of it changes from draw to draw."""
+
+    mel: Tensor
+
+
+Source = Tensor | Sound | Record
+"""A question as prompt ids [n] (written), as the frozen encoder's states [T, hidden] or its log-mel (cached), or as the row it is read
+from when drawn."""
 
 
 @dataclass
@@ -38,6 +47,13 @@ class HeardStage(Stage):
     """A stage whose input is spoken questions."""
 
     encoder_learns = False
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether what frozen parts make of a question is computed once: nothing about it changes from draw to draw."""
+        data = self.recipe.data
+        changed = data.augment != type(data)().augment and not self.written
+        return data.cache and not changed and not self.encoder_learns
 
     def rows(self) -> tuple[list[Record], list[Record]]:
         train, dev = super().rows()
@@ -64,16 +80,26 @@ class HeardStage(Stage):
         return self.manifest.parent / str(record.question.audio)
 
     def sources(self, records: list[Record]) -> Sequence[Source]:
-        """What each question is heard from: its written prompt, cached encoder states, or the recording itself."""
+        """What each question is heard from: its written prompt, cached encoder states or log-mel, or the recording itself."""
         if self.written:
             thinker = self.recipe.model.thinker
             prompts = [render_prompt(self.model.tokenizer, thinker.family, thinker.system_prompt, r.question.text) for r in records]
             return [torch.tensor(prompt.before) for prompt in prompts]
         if not self.recipe.data.cache:
             return records
-        stamps = [(r.question.audio, self.wav(r).stat().st_size) for r in records]
+        if not self.keeps_states:
+            return [Sound(mel) for mel in self.mels(records)]
+        stamps = self._stamps(records)
         key = "heard-" + fingerprint(self.model.encoder, self.recipe.model.encoder.model_dump(), stamps)
         return cached_rows(self.cache, key, len(records), lambda: self._encode(records))
+
+    def mels(self, records: list[Record]) -> Sequence[Tensor]:
+        """Unchanged log-mel [F, bins] of each question, computed once."""
+        key = "mel-" + fingerprint(self.recipe.model.encoder.mel_bins, self.model.shortest_samples, self._stamps(records))
+        return cached_rows(self.cache, key, len(records), lambda: (self._log_mel(record) for record in records))
+
+    def _stamps(self, records: list[Record]) -> list[tuple[str | None, int]]:
+        return [(r.question.audio, self.wav(r).stat().st_size) for r in records]
 
     @torch.no_grad()
     def _encode(self, records: list[Record]) -> Iterator[Tensor]:
@@ -90,19 +116,23 @@ class HeardStage(Stage):
         return [torch.tensor(tokenizer(r.answer.text, add_special_tokens=False)["input_ids"] + [end]) for r in records]
 
     def source_length(self, source: Source) -> int:
-        return len(source) if isinstance(source, Tensor) else len(source.answer.text)
+        return len(source.answer.text) if isinstance(source, Record) else len(source.mel) if isinstance(source, Sound) else len(source)
 
     def collate_heard(self, sources: Sequence[Source], draws: Sequence[int]) -> dict[str, Tensor]:
         """`heard` [B, T, hidden] encoder states, log-mels [B, F, bins] (nothing cached), or prompt ids [B, n]; `heard_lengths` [B]."""
         rows = [s if isinstance(s, Tensor) else self._mel(s, draw) for s, draw in zip(sources, draws, strict=True)]
         return {"heard": pad(rows), "heard_lengths": lengths_of(rows)}
 
-    def _mel(self, record: Record, draw: int) -> Tensor:
+    def _mel(self, source: Sound | Record, draw: int) -> Tensor:
         """Log-mel [F, bins] of a recording, changed as `data.augment` says unless it is a dev row."""
+        mel = source.mel if isinstance(source, Sound) else self._log_mel(source)
+        return self.changed(mel.T.float(), draw).T
+
+    def _log_mel(self, record: Record) -> Tensor:
+        """Log-mel [F, bins] of a recording."""
         wave = read_audio(self.wav(record))
-        shortest = self.model.shortest_samples
-        wave = np.pad(wave, (0, max(0, shortest - len(wave))))
-        return self.changed(self.model.encoder.features(torch.from_numpy(wave)), draw).T
+        wave = np.pad(wave, (0, max(0, self.model.shortest_samples - len(wave))))
+        return self.model.encoder.features(torch.from_numpy(wave)).T
 
     def changed(self, mel: Tensor, draw: int) -> Tensor:
         """A log-mel [bins, F] as this draw hears it; the same draw always hears the same."""
@@ -115,7 +145,7 @@ class HeardStage(Stage):
 
     def audio(self, heard: Tensor, heard_lengths: Tensor) -> tuple[Tensor, list[int]]:
         """Audio embeddings [B, A, H] and how many of each row are real."""
-        if not self.recipe.data.cache:
+        if not self.keeps_states:
             if not self.encoder_learns:
                 self.model.encoder.eval()
             with torch.set_grad_enabled(self.encoder_learns and self.training):

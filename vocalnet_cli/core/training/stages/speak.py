@@ -43,7 +43,7 @@ class SpeakStage(HeardStage):
 
     def _examples(self, records: list[Record]) -> list[Example]:
         ids, tokens, heard = self.answer_ids(records), self._speech(records), self.sources(records)
-        if not self.recipe.data.cache:
+        if not self.keeps_states:
             return list(zip(heard, ids, tokens, strict=True))
         parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
         key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest)
@@ -120,7 +120,7 @@ class SpeakStage(HeardStage):
             "answers": pad([example[1] for example, _ in draws], IGNORE),
             "draws": torch.tensor([draw + 1 for _, draw in draws]) + (self.recipe.train.seed << 32),
         }
-        if self.recipe.data.cache:
+        if self.keeps_states:
             return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
         return {**batch, **self.collate_heard([example[0] for example, _ in draws], [draw for _, draw in draws])}
 
