@@ -8,39 +8,52 @@ from contextlib import contextmanager
 
 import torch
 
+from vocalnet_cli.core.generation.events import Mark
+from vocalnet_cli.core.model.device import synchronize
+from vocalnet_cli.core.units import ANSWER_HZ
+
 STAGES = ("encoder", "thinker", "talker", "vocoder")
 
 
 class Clock:
-    """Time spent in each stage, and since the start of the turn."""
+    """Time spent in each stage, and since the start of the turn: the moment the whole question was handed over."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._begin = time.perf_counter()
         self._spent = dict.fromkeys(STAGES, 0.0)
-        self._first_audio: float | None = None
+        self._samples = 0
+        self.began_ms: dict[str, float] = {}
+        """When each stage was first entered, in milliseconds since the start."""
+        self.marks: list[Mark] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time of the body to stage `name`."""
         begin = self._now()
+        self.began_ms.setdefault(name, _ms(begin - self._begin))
         yield
         self._spent[name] += self._now() - begin
 
-    def sound(self) -> None:
-        """Marks the moment a chunk of sound is ready; only the first counts."""
-        if self._first_audio is None:
-            self._first_audio = time.perf_counter() - self._begin
+    def mark(self, samples: int = 0) -> None:
+        """Marks the moment a piece of speech is ready: `samples` of sound, or speech tokens of a model without a vocoder."""
+        self._samples += samples
+        spent = {name: _ms(value) for name, value in self._spent.items()}
+        self.marks.append(Mark(_ms(time.perf_counter() - self._begin), spent, self._samples / ANSWER_HZ))
 
     def timings(self) -> dict[str, float]:
         """Milliseconds, as `TurnDone.timings_ms` describes them."""
-        seconds = dict(self._spent)
-        if self._first_audio is not None:
-            seconds["first_audio"] = self._first_audio
-        seconds["total"] = time.perf_counter() - self._begin
-        return {name: round(1000 * value, 3) for name, value in seconds.items()}
+        first = [mark.at_ms for mark in self.marks if mark.audio_s][:1]
+        return {
+            **{name: _ms(value) for name, value in self._spent.items()},
+            **({"first_audio": first[0]} if first else {}),
+            "total": _ms(time.perf_counter() - self._begin),
+        }
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         return time.perf_counter()
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,18 @@ class AudioChunk:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """How far an answer was when a piece of speech was ready: an `AudioChunk`, or `SpeechTokens` of a model without a vocoder."""
+
+    at_ms: float
+    """Milliseconds since the whole question was handed over."""
+    stages_ms: dict[str, float]
+    """Milliseconds spent in each stage by then; what is missing to `at_ms` is Python between them."""
+    audio_s: float
+    """Seconds of sound handed out, this piece included."""
+
+
+@dataclass(frozen=True)
 class TurnDone:
     """Last event of every answer."""
 
@@ -48,6 +60,10 @@ class TurnDone:
     """How many `text` and `speech` tokens were drawn."""
     truncated: bool
     """The answer was cut off by `max_text_tokens` or `max_speech_tokens`."""
+    began_ms: dict[str, float] = field(default_factory=dict)
+    """When each stage was first entered, in milliseconds since the question was handed over; nothing for answers made together."""
+    marks: list[Mark] = field(default_factory=list)
+    """One for each piece of speech, in order; none for answers made together."""
 
 
 Event = TextDelta | SpeechTokens | AudioChunk | TurnDone

@@ -82,6 +82,8 @@ class Speaker:
     def _say(self, tokens: list[int], last: bool) -> Iterator[Event]:
         self.count += len(tokens)
         if tokens:
+            if self._vocoder is None:
+                self._clock.mark()
             yield SpeechTokens(tokens)
         if self._vocoder is None or self._ended or not (tokens or last):
             return
@@ -89,7 +91,7 @@ class Speaker:
         with self._clock.stage("vocoder"):
             samples = self._vocoder.push(self._sound, torch.tensor(tokens, dtype=torch.long), last)
         if len(samples):
-            self._clock.sound()
+            self._clock.mark(len(samples))
             yield AudioChunk(samples)
 
 

@@ -55,7 +55,8 @@ def answer(
     if text.ids:  # an empty answer is not spoken
         yield from speaker.finish()
     counts = {"text": len(text.ids), "speech": speaker.count}
-    yield TurnDone(text.text, clock.timings(), counts, truncated or speaker.count >= settings.max_speech_tokens)
+    truncated = truncated or speaker.count >= settings.max_speech_tokens
+    yield TurnDone(text.text, clock.timings(), counts, truncated, clock.began_ms, clock.marks)
 
 
 class _Thinker:

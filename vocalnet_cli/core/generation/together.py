@@ -56,7 +56,7 @@ def answer_together(
         if model.vocoder is not None and tokens:
             with clock.stage("vocoder"):
                 samples = model.vocoder.push(model.vocoder.begin(), torch.tensor(tokens, dtype=torch.long), True)
-            clock.sound()
+            clock.mark(len(samples))
             sound = [samples] if len(samples) else []
         counts = {"text": len(row.ids), "speech": len(tokens)}
         truncated = row.truncated or len(tokens) >= settings.max_speech_tokens

@@ -33,3 +33,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"--dtype is {name!r}: not a type", f"Use auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was given, so that a clock read after it is right. A CPU never has to be waited for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
