@@ -295,6 +295,31 @@ class EvalSettings(Settings):
     """Questions asked of each set, from its start; none asks all."""
 
 
+class LatencySettings(Settings):
+    """What `vocalnet latency` measures, and how often."""
+
+    model: str | None = None
+    """What is measured, as `--model` takes it; none = the finished run of the recipe."""
+    benchmarks: list[str] = ["nano-combination"]
+    """Question sets by name, or manifests relative to the working directory."""
+    limit: int | None = Field(20, gt=0)
+    """Questions asked of each set, from its start; none asks all."""
+    repeats: int = Field(3, gt=0)
+    """Times each question is asked; of `talker` and `compare`, rounds."""
+    warmup: int = Field(3, gt=0)
+    """Turns before those that count; the first of them is the cold one."""
+    answer_s: float = Field(10.0, gt=0)
+    """Length of the answer that `talker` and `vocoder` speak, in seconds."""
+    prompt_s: float = Field(3.0, gt=0)
+    """Length of the recorded voice that `vocoder` continues, in seconds."""
+    chunk_tokens: int = Field(15, gt=0)
+    """Speech tokens of each chunk of `vocoder` (15 are 0.6 s, as in table 8 of arXiv 2504.04060)."""
+    question_s: float = Field(3.0, gt=0)
+    """Length of the question that `roofline` hears, in seconds."""
+    baseline: bool = True
+    """`talker` and `vocoder` also measure themselves without caches, which takes most of their time."""
+
+
 class PaperRow(Settings):
     """The row of a paper a recipe stands for."""
 
@@ -316,7 +341,7 @@ class Recipe(Settings):
     about: str = ""
     """One line for `vocalnet recipes`."""
     stage: Stage | None = None
-    """What is trained; none for recipes that only others extend."""
+    """What is trained; none for recipes that only others extend, and for those of `vocalnet latency`."""
     paper: PaperRow | None = None
     """The paper row this stands for."""
     model: ModelSettings = ModelSettings()
@@ -327,6 +352,7 @@ class Recipe(Settings):
     distill: DistillSettings = DistillSettings()
     generation: GenerationSettings = GenerationSettings()
     eval: EvalSettings = EvalSettings()
+    latency: LatencySettings = LatencySettings()
     tried: list[str] = []
     """What did not help, one line each, with its number."""
 
