@@ -29,6 +29,7 @@ OPTIONAL = {
     "openai": ("eval", "an LLM judge"),
     "whisper_normalizer": ("eval", "word errors of English text"),
     "pocketsphinx": ("eval", "the offline recogniser of `vocalnet eval`"),
+    "matplotlib": ("eval", "charts of `vocalnet latency -o`"),
     "datasets": ("data", "corpora of the hub"),
     "ray": ("ray", "data work on many machines"),
     "bitsandbytes": ("gpu", "--quantize"),
