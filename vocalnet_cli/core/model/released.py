@@ -237,7 +237,7 @@ def load_released(folder: Path, settings: ModelSettings, device: torch.device, d
             setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
     if settings.thinker.tied:
         model.thinker.get_output_embeddings().weight = model.thinker.get_input_embeddings().weight
-    _fill_buffers(model, device)
+    fill_buffers(model, device)
     return model
 
 
@@ -254,8 +254,8 @@ def _refuse_misfits(folder: Path, model: SpeechLLM, sources: dict[str, tuple[Sha
     refuse(str(folder), problems)
 
 
-def _fill_buffers(model: nn.Module, device: torch.device) -> None:
-    """Makes the rotary frequencies, which no checkpoint holds, in single precision."""
+def fill_buffers(model: nn.Module, device: torch.device) -> None:
+    """Makes the rotary frequencies, which no checkpoint holds, of a model built on the meta device; in single precision."""
     for module in model.modules():
         for name, child in module.named_children():
             if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
