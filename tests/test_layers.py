@@ -21,7 +21,7 @@ RANKS = {
 """A package may import those of a lower rank, and itself. `errors` and `units` import nothing."""
 
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-HEAVY = {"torch", "numpy", "transformers", "peft", "accelerate", "soundfile", "jiwer", "huggingface_hub"}
+HEAVY = {"torch", "numpy", "transformers", "peft", "accelerate", "soundfile", "jiwer", "huggingface_hub", "matplotlib"}
 
 
 def layer(module: str) -> str | None:
@@ -105,7 +105,9 @@ def test_help_is_quick():
     assert min(times) < 0.5, times
 
 
-@pytest.mark.parametrize("command", ["", "train", "infer", "eval", "prep", "recipes", "recipes run", "models", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "infer", "eval", "prep", "recipes", "recipes run", "latency", "latency talker", "models", "doctor"]
+)
 def test_help_loads_nothing_heavy(command):
     code = (
         "import sys\n"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vocalnet_cli import __version__
-from vocalnet_cli.cli import doctor, infer, models, prep, recipes, train
+from vocalnet_cli.cli import doctor, infer, latency, models, prep, recipes, train
 from vocalnet_cli.cli import eval as eval_command
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -22,6 +22,7 @@ app.command()(train.train)
 app.command()(train.distill)
 app.command()(infer.infer)
 app.command("eval")(eval_command.evaluate)
+app.add_typer(latency.app, name="latency")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
@@ -45,6 +46,7 @@ def vocalnet(
       vocalnet infer                        answer a recorded question with the model the package carries
       vocalnet recipes                      what can be trained, by paper and table
       vocalnet train --recipe nano/mtp5     train one stage
+      vocalnet latency                      how soon it speaks, stage by stage
       vocalnet models                       what can answer, and what of it is on this machine
       vocalnet doctor                       what of this machine works
     """

@@ -1,0 +1,58 @@
+"""`vocalnet latency`: the time to the first sound of whole answers, stage by stage."""
+
+from __future__ import annotations
+
+import typer
+
+from vocalnet_cli.cli.console import show_table
+from vocalnet_cli.cli.latency.common import BenchmarkOpt, MeasuredOpt, check_output, finish, questions, watch
+from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.core.errors import UsageError
+
+
+def turns(
+    context: typer.Context,
+    model: ModelOpt = None,
+    recipe: MeasuredOpt = None,
+    benchmarks: BenchmarkOpt = None,
+    output: OutputOpt = None,
+    device: DeviceOpt = "auto",
+    dtype: DtypeOpt = "auto",
+    seed: SeedOpt = None,
+    overrides: SetOpt = None,
+    limit: LimitOpt = None,
+    quantize: QuantizeOpt = None,
+    as_json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Time to the first sound, stage by stage, counted from the last sample of the question; tokens/s, real-time factor, memory.
+
+    --limit: questions asked of each set; --set latency.repeats=N: how often; -o DIR: also a chart and every answer's numbers.
+
+    \b
+    Examples:
+      vocalnet latency
+      vocalnet latency --model nano --limit 5 --json
+      vocalnet latency --recipe nano/latency -o times
+    """
+    if context.invoked_subcommand is not None:
+        if given := [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]:
+            told = f"{len(given)} option{'s' if len(given) > 1 else ''} before `{context.invoked_subcommand}`"
+            raise UsageError(
+                f"vocalnet latency: {told}", f"Options of a command go behind it: vocalnet latency {context.invoked_subcommand} …"
+            )
+        return
+    from vocalnet_cli.core.latency import report
+    from vocalnet_cli.core.latency.bench import run_turns
+    from vocalnet_cli.core.latency.results import first_sound_bars, write_results
+    from vocalnet_cli.core.latency.setup import Asked, resolve
+
+    setup = resolve(Asked(model, recipe, device, dtype, quantize, tuple(overrides or ())))
+    asked, folder = questions(setup.latency, benchmarks, limit), check_output(output)
+    with watch("answers", quiet) as advance:
+        measured = run_turns([setup], asked, seed or 0, advance)
+    result = report.report(measured, seed or 0)
+    title = report.title(result)
+    if folder is not None:
+        write_results(folder, "latency", result, title, "ms to the first sound", first_sound_bars(result), report.turn_lines(measured))
+    finish(result, as_json, lambda: show_table(report.columns(result), report.table(result), title), report.remarks(result))
