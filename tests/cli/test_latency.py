@@ -188,20 +188,29 @@ def test_an_interrupted_run_tells_what_it_has(vocalnet, model, monkeypatch, comm
 
 def test_talkers_of_any_size_without_a_download(vocalnet):
     few = ("--set", "latency.answer_s=1.2", "--set", "latency.repeats=2", "--set", "model.talker.decoder_layers=2")
-    told = vocalnet("latency", "talker", "--size", "nano", "--compare", "ntp,mtp3", *few, "--json", "-o", "out")
+    told = vocalnet("latency", "talker", "--size", "nano", "--compare", "ntp,mtp3,mdm4", *few, "--json", "-o", "out")
     assert told.code == 0, told.err
     result = json.loads(told.out)
-    assert set(result["tokens_per_s"]) == {"ntp", "mtp3"} == set(result["baseline"]["tokens_per_s"]) and result["n"] == 2
+    assert set(result["tokens_per_s"]) == {"ntp", "mtp3", "mdm4"} and set(result["baseline"]["tokens_per_s"]) == {"ntp", "mtp3"}
     low, high = result["spread"]["mtp3/ntp"]
-    assert low <= result["ratio"]["mtp3/ntp"] <= high and result["tokens_per_step"] == {"ntp": 1, "mtp3": 3}
-    assert result["answer_s"] == 1.2 and result["size"] == "nano" and is_png(Path("out/talker.png"))
+    assert low <= result["ratio"]["mtp3/ntp"] <= high and result["tokens_per_step"] == {"ntp": 1, "mtp3": 3, "mdm4": 4.0}
+    assert result["answer_s"] == 1.2 and result["size"] == "nano" and result["n"] == 2 and is_png(Path("out/talker.png"))
     assert json.loads(Path("out/talker.json").read_text()) == result
     shown = vocalnet("latency", "talker", "--size", "nano", "--compare", "mtp1", *few, "--set", "latency.baseline=false")
     assert shown.code == 0 and "mtp1" in shown.out
 
 
 def test_the_vocoder_against_computing_anew(vocalnet):
-    few = ("--steps", "1", "--set", "latency.answer_s=1.2", "--set", "latency.prompt_s=0.4", "--set", "latency.chunk_tokens=10")
+    few = (
+        "--set",
+        "model.vocoder.steps=1",
+        "--set",
+        "latency.answer_s=1.2",
+        "--set",
+        "latency.prompt_s=0.4",
+        "--set",
+        "latency.chunk_tokens=10",
+    )
     result = json.loads(vocalnet("latency", "vocoder", "--size", "nano", *few, "--json").out)
     assert result.keys() >= {"offline_s", "streaming_s", "chunk_ms", "baseline", "ratio"}
     assert len(result["chunk_ms"]) == len(result["baseline"]["chunk_ms"]) == 3 and result["ratio"].keys() >= {"offline", "streaming"}
@@ -256,7 +265,9 @@ def test_the_roofline_names_what_bounds_each_stage(vocalnet, monkeypatch):
         (["talker", "--size", "nano", "--compare", "ntp,ntp"], 2, ["twice"]),
         (["talker", "--size", "nano", "--compare", "ntp3"], 1, ["tokens_per_step is 3"]),
         (["vocoder", "--size", "nano", "--set", "model.vocoder.kind=griffin-lim"], 2, ["not cosyvoice2"]),
-        (["vocoder", "--steps", "11"], 2, ["--steps"]),
+        (["vocoder", "--size", "nano", "--set", "model.vocoder.steps=11"], 1, ["model.vocoder.steps is 11"]),
+        (["talker", "--size", "nano", "--compare", "mdm17"], 1, ["steps is 17"]),
+        (["--steps", "many"], 1, ["generation.steps"]),
     ],
 )
 def test_mistakes_end_in_two_lines(vocalnet, command, code, words):

@@ -33,7 +33,7 @@ def test_recomputing_says_what_the_caches_say(recipe, name):
         if parameter.ndim == 2:
             parameter.mul_(20)  # so that tokens differ
     spoken = made.speak(made.count)
-    step = made.variant.tokens_per_step
+    step = made.variant.number
     assert len(spoken) == 50 and len(set(spoken)) > 5  # no end token, and not one token again and again
     for at in (0, step, 4 * step):
         assert made.again(spoken[:at]) == spoken[at : at + step]
@@ -43,7 +43,21 @@ def test_every_kind_of_the_schema_can_be_compared(recipe):
     for kind in KINDS["talker"]:
         assert bench.find_variant(kind, recipe).settings.kind == kind
     assert bench.find_variant("mtp7", recipe).settings.modules == 6 and bench.find_variant("mtp3", recipe).settings.modules == 5
-    assert bench.find_variant("mtp", recipe).tokens_per_step == recipe.generation.tokens_per_step == 3
+    assert bench.find_variant("mtp", recipe).number == recipe.generation.tokens_per_step == 3
+
+
+def test_masked_diffusion_takes_the_passes_of_its_name(recipe):
+    passes = {}
+    for name in ("mdm1", "mdm4"):
+        variant = bench.find_variant(name, recipe)
+        assert (variant.settings.text_chunk, variant.settings.speech_chunk) == (4, 16)  # its own, not the recipe's talker's
+        [made] = bench._build([variant], recipe, CPU, FP32, 0)
+        states = []
+        begin = made._talker.begin
+        made._talker.begin = lambda *args, begin=begin, states=states: states.append(begin(*args)) or states[-1]
+        assert len(made.speak(made.count)) == made.count == 50
+        passes[name] = states[0].passes
+    assert passes == {"mdm1": 4, "mdm4": 16}  # 50 tokens are four blocks
 
 
 def test_random_parts_run_and_repeat(recipe):

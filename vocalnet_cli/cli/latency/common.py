@@ -50,6 +50,11 @@ def questions(latency: LatencySettings, named: Sequence[str] | None, limit: int 
     ]
 
 
+def changes(overrides: Sequence[str] | None, steps: str | None) -> tuple[str, ...]:
+    """`--set` and `--steps` as overrides."""
+    return (*(overrides or ()), *(() if steps is None else (f"generation.steps={steps}",)))
+
+
 def check_output(output: str | None) -> Path | None:
     """The folder of the results, made now: what is wrong with it is told before anything is measured."""
     if output is None:

@@ -7,8 +7,20 @@ from typing import Annotated
 import typer
 
 from vocalnet_cli.cli.console import show_table
-from vocalnet_cli.cli.latency.common import BenchmarkOpt, MeasuredOpt, check_output, finish, questions, watch
-from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.cli.latency.common import BenchmarkOpt, MeasuredOpt, changes, check_output, finish, questions, watch
+from vocalnet_cli.cli.options import (
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelOpt,
+    OutputOpt,
+    QuantizeOpt,
+    QuietOpt,
+    SeedOpt,
+    SetOpt,
+    StepsOpt,
+)
 
 SideArg = Annotated[str, typer.Argument(metavar="A", help="A model, KEY=VALUE, or several joined by commas.", show_default=False)]
 OtherArg = Annotated[str, typer.Argument(metavar="B", help="What it is compared with.", show_default=False)]
@@ -27,6 +39,7 @@ def compare(
     overrides: SetOpt = None,
     limit: LimitOpt = None,
     quantize: QuantizeOpt = None,
+    steps: StepsOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -45,7 +58,7 @@ def compare(
     from vocalnet_cli.core.latency.results import compare_bars, write_results
     from vocalnet_cli.core.latency.setup import Asked, resolve, side
 
-    common = Asked(model, recipe, device, dtype, quantize, tuple(overrides or ()))
+    common = Asked(model, recipe, device, dtype, quantize, changes(overrides, steps))
     setups = [resolve(side(text, common)) for text in (a, b)]
     asked, folder = questions(setups[0].latency, benchmarks, limit), check_output(output)
     with watch("answers", quiet) as advance:

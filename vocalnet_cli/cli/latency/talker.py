@@ -12,7 +12,11 @@ from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, OutputOpt, Qu
 
 CompareOpt = Annotated[
     str,
-    typer.Option("--compare", metavar="A,B", help="Talkers, each with its tokens a step behind it; the others are told over the first."),
+    typer.Option(
+        "--compare",
+        metavar="A,B",
+        help="Talkers, each with its tokens a step (mdm: passes a block) behind it; told over the first.",
+    ),
 ]
 
 
@@ -34,7 +38,7 @@ def talker(
     \b
     Examples:
       vocalnet latency talker --size nano
-      vocalnet latency talker --size 1b --dtype bf16 --compare ntp,mtp3,mtp5 --json
+      vocalnet latency talker --size 1b --dtype bf16 --compare ntp,mtp3,mdm4 --json
     """
     from vocalnet_cli.core.latency import part_report
     from vocalnet_cli.core.latency.random_parts import sized

@@ -5,8 +5,20 @@ from __future__ import annotations
 import typer
 
 from vocalnet_cli.cli.console import show_table
-from vocalnet_cli.cli.latency.common import BenchmarkOpt, MeasuredOpt, check_output, finish, questions, watch
-from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.cli.latency.common import BenchmarkOpt, MeasuredOpt, changes, check_output, finish, questions, watch
+from vocalnet_cli.cli.options import (
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelOpt,
+    OutputOpt,
+    QuantizeOpt,
+    QuietOpt,
+    SeedOpt,
+    SetOpt,
+    StepsOpt,
+)
 from vocalnet_cli.core.errors import UsageError
 
 
@@ -22,6 +34,7 @@ def turns(
     overrides: SetOpt = None,
     limit: LimitOpt = None,
     quantize: QuantizeOpt = None,
+    steps: StepsOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -47,7 +60,7 @@ def turns(
     from vocalnet_cli.core.latency.results import first_sound_bars, write_results
     from vocalnet_cli.core.latency.setup import Asked, resolve
 
-    setup = resolve(Asked(model, recipe, device, dtype, quantize, tuple(overrides or ())))
+    setup = resolve(Asked(model, recipe, device, dtype, quantize, changes(overrides, steps)))
     asked, folder = questions(setup.latency, benchmarks, limit), check_output(output)
     with watch("answers", quiet) as advance:
         measured = run_turns([setup], asked, seed or 0, advance)

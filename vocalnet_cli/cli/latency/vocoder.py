@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from vocalnet_cli.cli.console import show_table
 from vocalnet_cli.cli.latency.common import SizeOpt, check_output, finish, watch
 from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, OutputOpt, QuietOpt, SeedOpt, SetOpt
 
-StepsOpt = Annotated[int | None, typer.Option("--steps", metavar="N", min=1, max=10, help="Steps of the ODE (10 if none).")]
-
 
 def vocoder(
     size: SizeOpt = "1b",
-    steps: StepsOpt = None,
     output: OutputOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
@@ -26,13 +19,14 @@ def vocoder(
 ) -> None:
     """An answer in chunks and at once by the CosyVoice2 vocoder with random weights, against computing everything anew each chunk.
 
-    1b and 8b have CosyVoice2's own sizes, nano a small vocoder of the same build. --dtype is the flow's. --set model.vocoder.KEY=VALUE:
-    how it streams; latency.answer_s, latency.prompt_s, latency.chunk_tokens: what is spoken; latency.baseline=false: ours alone.
+    1b and 8b have CosyVoice2's own sizes, nano a small vocoder of the same build; --dtype is the flow's. With --set:
+    model.vocoder.steps, .guidance, .context and more: how it works; latency.answer_s, .prompt_s, .chunk_tokens: what it speaks;
+    latency.baseline=false: not without caches.
 
     \b
     Examples:
       vocalnet latency vocoder --size nano
-      vocalnet latency vocoder --steps 5 --dtype bf16 --set model.vocoder.context=full --json
+      vocalnet latency vocoder --dtype bf16 --set model.vocoder.steps=5 --json
     """
     from vocalnet_cli.core.latency import part_report
     from vocalnet_cli.core.latency.random_parts import sized
@@ -42,7 +36,7 @@ def vocoder(
 
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
-    recipe = sized(size, vocoder_overrides(size, kind, steps, overrides or ()))
+    recipe = sized(size, vocoder_overrides(size, kind, overrides or ()))
     folder = check_output(output)
     with watch("chunks", quiet) as advance:
         measured = measure_vocoder(recipe, where, seed or 0, advance)

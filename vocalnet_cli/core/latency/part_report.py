@@ -54,7 +54,7 @@ def talker_table(result: Mapping[str, Any]) -> list[Sequence[object]]:
         rows.append(
             (
                 name,
-                result["tokens_per_step"][name],
+                f"{result['tokens_per_step'][name]:g}",
                 f"{result['tokens_per_s'][name]:.1f}",
                 f"{result['rtf'][name]:.3f}",
                 f"{result['first_chunk_ms'][name]['p50']:.1f}",

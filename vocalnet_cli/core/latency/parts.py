@@ -26,6 +26,9 @@ from vocalnet_cli.core.units import QUESTION_HZ
 _PROMPT = 64
 """Rows the thinker has read before the token that is timed."""
 
+_CHUNKS = 12
+"""Chunks of text the talker has: more than its timed steps use up."""
+
 _ANSWER = 1 << 14
 """Tokens after which the talker would stop."""
 
@@ -70,16 +73,17 @@ def thinker(recipe: Recipe, device: torch.device, dtype: torch.dtype, seed: int)
 
 
 def talker(recipe: Recipe, device: torch.device, dtype: torch.dtype, seed: int) -> Made:
-    """A step draws `generation.tokens_per_step` tokens, the text all there."""
-    settings = recipe.model.talker
+    """A step draws `generation.tokens_per_step` tokens, or fills a block in `generation.steps` passes; its text is there."""
+    settings, generation = recipe.model.talker, recipe.generation
     part = random_part(lambda: build_talker(settings), device, dtype, seed)
-    state = part.begin(1, True, recipe.generation.tokens_per_step, SpeechSampling(max_speech_tokens=_ANSWER))
-    text = torch.zeros(1, settings.text_chunk, settings.hidden, device=device, dtype=dtype)
-    part.step(state, text, True, limit=1)
+    sampling = SpeechSampling(max_speech_tokens=_ANSWER, steps=generation.steps if isinstance(generation.steps, int) else None)
+    state = part.begin(1, True, generation.tokens_per_step, sampling)
+    text = torch.zeros(1, _CHUNKS * settings.text_chunk, recipe.model.thinker.hidden, device=device, dtype=dtype)
+    part.step(state, text, False, limit=1)
 
     def step() -> None:
         state.done = False  # random weights end anywhere
-        part.step(state, None, True, limit=1)
+        part.step(state, None, False, limit=1)
 
     return Made(part, step, dtype)
 

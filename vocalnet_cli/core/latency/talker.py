@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.mistakes import KINDS
 from vocalnet_cli.core.config.schema import Recipe
-from vocalnet_cli.core.config.talker_schema import TalkerChoice, TalkerSettings
+from vocalnet_cli.core.config.talker_schema import MdmSettings, TalkerChoice, TalkerSettings
 from vocalnet_cli.core.errors import UsageError
 from vocalnet_cli.core.latency.memory import PeakMemory
 from vocalnet_cli.core.latency.random_parts import random_part
@@ -39,14 +39,25 @@ class Variant:
 
     name: str
     settings: TalkerSettings
-    tokens_per_step: int
+    number: int
+    """Tokens a step; of masked diffusion, passes a block."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether `number` counts passes."""
+        return isinstance(self.settings, MdmSettings)
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens a forward pass gives."""
+        return self.settings.speech_chunk / self.number if self.passes else self.number
 
 
 def find_variant(name: str, recipe: Recipe) -> Variant:
-    """A kind of talker and its tokens a step: `ntp`, `mtp3` (mtp-vocalnet, 3 tokens a step), any kind of the schema, such as
-    `mtp-vocalnet5`. The other sizes are those of the recipe's talker; kinds with modules get as many as the step needs at least.
+    """A kind of talker and its number: `ntp`, `mtp3` (mtp-vocalnet, 3 tokens a step), `mdm4` (4 passes a block), any kind of the schema.
 
-    Raises UsageError for a name that is none.
+    Widths and layers are those of the recipe's talker, all else the kind's own where it has its own; kinds with modules get as many
+    as the step needs at least. Raises UsageError for a name that is none.
     """
     matched = re.fullmatch(r"(.*?)([1-9][0-9]*)?", name)
     kind = matched[1] if matched else name
@@ -56,15 +67,18 @@ def find_variant(name: str, recipe: Recipe) -> Variant:
         close = difflib.get_close_matches(kind, known, n=1)
         raise UsageError(
             f"--compare: {name!r} is no talker{f'. Nearest: {close[0]}' if close else ''}",
-            f"There are {', '.join(known)}, each with its tokens a step behind it: mtp3.",
+            f"There are {', '.join(known)}, each with its tokens a step (mdm: passes a block) behind it: mtp3.",
         )
-    settings_class = kinds[SHORT.get(kind, kind)]
-    several = "modules" in settings_class.model_fields
-    step = int(matched[2]) if matched and matched[2] else recipe.generation.tokens_per_step if several else 1
-    sizes = {key: value for key, value in recipe.model.talker.model_dump().items() if key in settings_class.model_fields and key != "kind"}
-    if several:
-        sizes["modules"] = max(sizes.get("modules", settings_class.model_fields["modules"].default), step - 1)
-    return Variant(name, cast(TalkerSettings, settings_class(**sizes)), step)
+    chosen = kinds[SHORT.get(kind, kind)]
+    shared = [key for key, field in TalkerSettings.model_fields.items() if chosen.model_fields[key].default == field.default]
+    sizes: dict[str, Any] = {key: getattr(recipe.model.talker, key) for key in shared}
+    usual = recipe.generation.tokens_per_step if "modules" in chosen.model_fields else 1
+    if chosen is MdmSettings:
+        usual = recipe.generation.steps if isinstance(recipe.generation.steps, int) else MdmSettings().block
+    number = int(matched[2]) if matched and matched[2] else usual
+    if "modules" in chosen.model_fields:
+        sizes["modules"] = max(getattr(recipe.model.talker, "modules", chosen.model_fields["modules"].default), number - 1)
+    return Variant(name, cast(TalkerSettings, chosen(**sizes)), number)
 
 
 def find_variants(names: str, recipe: Recipe) -> list[Variant]:
@@ -87,8 +101,8 @@ def talker_latency(
 
     `tokens_per_s` are medians over the rounds, `ratio` is each over the first, `spread` p10 and p90 of the rounds' ratios;
     `first_chunk_ms` is the time until the first chunk of speech is there. `baseline` has the same of steps that compute the whole
-    answer so far again: the same modules, threads and arithmetic, timed at evenly spread places of the answer. Raises VocalnetError
-    for a talker that is too large or cannot draw as many tokens.
+    answer so far again: the same modules, threads and arithmetic, timed at evenly spread places of the answer (not for masked
+    diffusion). Raises VocalnetError for a talker that is too large or cannot draw as many tokens.
     """
     settings = recipe.latency
     benches = _build(variants, recipe, device, dtype, seed)
@@ -141,12 +155,11 @@ class _Bench:
         return min(self.variant.settings.speech_chunk, self.count)
 
     def speak(self, count: int) -> list[int]:
-        """The first `count` tokens of the answer, its text handed over in chunks."""
+        """The first `count` tokens of the answer, its text handed over in chunks. There is always more text: so it never ends by itself."""
         spoken: list[int] = []
-        state = self._talker.begin(1, True, self.variant.tokens_per_step, self._sampling(count))
-        chunks = self._hidden.split(self.variant.settings.text_chunk, dim=1)
-        for number, chunk in enumerate(chunks):
-            spoken += self._talker.step(state, chunk, number == len(chunks) - 1).tolist()
+        state = self._begin(count)
+        for chunk in self._hidden.split(self.variant.settings.text_chunk, dim=1):
+            spoken += self._talker.step(state, chunk, False).tolist()
             if len(spoken) >= count:
                 break
         return spoken
@@ -158,6 +171,8 @@ class _Bench:
 
     def recompute(self) -> None:
         """Steps without caches: each begins anew, reads all text and all tokens so far, and draws once."""
+        if not isinstance(self._begin(1), TalkerState):
+            return
         spoken = self.speak(self.count)
         for number in range(_SAMPLES):
             prefix = spoken[: self.count * (2 * number + 1) // (2 * _SAMPLES)]
@@ -165,13 +180,12 @@ class _Bench:
 
     def again(self, prefix: list[int]) -> list[int]:
         """The tokens of the step after `prefix`, nothing kept from before."""
-        sampling = self._sampling(self.variant.tokens_per_step)
-        state = self._talker.begin(1, True, self.variant.tokens_per_step, sampling)
+        state = self._begin(self.variant.number)
         assert isinstance(state, TalkerState)
-        self._talker.step(state, self._hidden, True, limit=0)
+        self._talker.step(state, self._hidden, False, limit=0)
         # Tokens that were drawn and are not yet read: all of them, so one forward pass reads the whole answer so far.
         state.pending = torch.cat([state.pending, torch.tensor([prefix], dtype=torch.long, device=state.pending.device)], dim=1)
-        return self._talker.step(state, None, True, limit=1).tolist()
+        return self._talker.step(state, None, False, limit=1).tolist()
 
     @property
     def tokens_per_s(self) -> list[float]:
@@ -179,10 +193,13 @@ class _Bench:
 
     @property
     def uncached_per_s(self) -> float:
-        return self.variant.tokens_per_step / statistics.fmean(self.uncached_s)
+        return self.variant.number / statistics.fmean(self.uncached_s)
 
-    def _sampling(self, count: int) -> SpeechSampling:
-        return SpeechSampling(max_speech_tokens=count)
+    def _begin(self, count: int) -> Any:
+        """State of an answer of at most `count` tokens."""
+        number, passes = self.variant.number, self.variant.passes
+        sampling = SpeechSampling(max_speech_tokens=count, steps=number if passes else None)
+        return self._talker.begin(1, True, 1 if passes else number, sampling)
 
 
 def _build(variants: Sequence[Variant], recipe: Recipe, device: torch.device, dtype: torch.dtype, seed: int) -> list[_Bench]:
@@ -196,14 +213,15 @@ def _build(variants: Sequence[Variant], recipe: Recipe, device: torch.device, dt
             # Every kind of the schema is a TalkerChoice.
             talkers[settings] = random_part(lambda settings=settings: build_talker(cast(TalkerChoice, settings)), device, dtype, seed)  # type: ignore[misc]
             _never_end(talkers[settings], settings)
-        rows = settings.text_chunk * -(-count // settings.speech_chunk)
-        hidden = torch.randn(1, rows, settings.hidden, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+        rows = settings.text_chunk * (1 - (-count // settings.speech_chunk))
+        width = getattr(settings, "text_hidden", None) or settings.hidden
+        hidden = torch.randn(1, rows, width, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
         benches.append(_Bench(variant, talkers[settings], hidden, count))
     return benches
 
 
 def _never_end(talker: nn.Module, settings: TalkerSettings) -> None:
-    """No head draws the end token (BOS, SOS, EOS, PAD follow the codes)."""
+    """No head draws the end token (BOS, SOS, EOS, PAD follow the codes). Masked diffusion ends no answer while there is more text."""
     for module in talker.modules():
         if isinstance(module, nn.Linear) and module.out_features == settings.codes + 4 and module.bias is not None:
             module.bias[settings.codes + 2] = _NEVER

@@ -155,11 +155,11 @@ _SMALL = (
 """A vocoder of the same build that anything can run in seconds."""
 
 
-def vocoder_overrides(size: str, dtype: torch.dtype, steps: int | None, overrides: Sequence[str]) -> list[str]:
-    """What `--size`, `--dtype` and `--steps` say of a recipe's vocoder, as overrides; those given come last and win."""
+def vocoder_overrides(size: str, dtype: torch.dtype, overrides: Sequence[str]) -> list[str]:
+    """What `--size` and `--dtype` say of a recipe's vocoder, as overrides; those given come last and win."""
     flow_dtype = next(name for name, kind in DTYPES.items() if kind == dtype)
     told = ["model.vocoder.kind=cosyvoice2", *(_SMALL if size == "nano" else ()), f"model.vocoder.flow_dtype={flow_dtype}"]
-    return [*told, *([f"model.vocoder.steps={steps}"] if steps is not None else []), *overrides]
+    return [*told, *overrides]
 
 
 def measure_vocoder(recipe: Recipe, device: torch.device, seed: int, advance: Callable[[int, int], None]) -> dict[str, Any]:
