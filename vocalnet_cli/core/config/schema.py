@@ -5,7 +5,7 @@ Free of torch, so that a wrong recipe is reported at once. `vocalnet train --rec
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -94,6 +94,9 @@ class ThinkerSettings(Settings):
 
 class GriffinLimSettings(Settings):
     """Speech tokens to sound: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
+
+    TUNED: ClassVar = ("iterations", "first_tokens", "block_tokens", "overlap_tokens")
+    """Settings of how it speaks, which any weights take; the others are those of the weights."""
 
     kind: Literal["griffin-lim"] = "griffin-lim"
     codes: int = Field(512, gt=1)
@@ -346,7 +349,8 @@ class Recipe(Settings):
     """The paper row this stands for."""
     model: ModelSettings = ModelSettings()
     init: dict[Literal["tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder"], str] = {}
-    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random."""
+    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random. A CosyVoice2
+    as the vocoder is what the finished model speaks through; without `model.vocoder` training does not need it."""
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     distill: DistillSettings = DistillSettings()

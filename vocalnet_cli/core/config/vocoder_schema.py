@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from vocalnet_cli.core.config.talker_schema import Settings
+
+RELEASED_CONFIGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
+"""Names of the file that tells the sizes of a released vocoder, newest first."""
 
 
 class FlowSettings(Settings):
@@ -87,6 +90,9 @@ class HiftSettings(Settings):
 class CosyVoice2Settings(Settings):
     """The CosyVoice2 vocoder (arXiv 2412.10117): flow matching from speech tokens to mel, HiFT from mel to 24 kHz."""
 
+    TUNED: ClassVar = ("first_tokens", "block_tokens", "context", "window_tokens", "lookahead_frames", "steps", "guidance", "flow_dtype")
+    """Settings of how it speaks, which any weights take; the others are those of the weights."""
+
     kind: Literal["cosyvoice2"] = "cosyvoice2"
     codes: int = Field(6561, gt=1)
     """Speech codebook."""
@@ -110,8 +116,8 @@ class CosyVoice2Settings(Settings):
     """Euler steps of the ODE."""
     guidance: float = Field(0.7, ge=0)
     """Classifier-free guidance; 0 halves the work."""
-    flow_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the flow; the ODE's state, pitch, phase and HiFT are always fp32."""
+    flow_dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Arithmetic of the flow; none = that of the thinker and talker (`--dtype`). The ODE's state, pitch, phase and HiFT are always fp32."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> CosyVoice2Settings:
@@ -125,3 +131,12 @@ class CosyVoice2Settings(Settings):
         if samples != 480:
             raise ValueError(f"hift.upsample_rates and hift.istft_hop make {samples} samples a frame: they must make 480")
         return self
+
+
+class VocoderElsewhere(Settings):
+    """What config.json of a model says of a vocoder whose weights it does not carry."""
+
+    place: str = Field(min_length=1)
+    """A CosyVoice2 folder, or a hub id."""
+    settings: dict[str, Any] = {}
+    """Of `CosyVoice2Settings.TUNED`, those that are not the default."""

@@ -17,20 +17,25 @@ from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.prompt import sentence_end_ids
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.talker.contract import SpeechSampling
+from vocalnet_cli.core.model.vocoder import Voice
 
 
-def build_speaker(model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None) -> Speaker:
-    """The speaker of one answer, of the kind the model's `compat` and the settings ask for."""
+def build_speaker(
+    model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None, voice: Voice | None = None
+) -> Speaker:
+    """The speaker of one answer in a voice, of the kind the model's `compat` and the settings ask for."""
     kind: type[Speaker] = Speaker
     if RULES[model.settings.compat].segments:
         kind = ReleasedStream if settings.streaming else ReleasedWhole
-    return kind(model, settings, clock, generator)
+    return kind(model, settings, clock, generator, voice)
 
 
 class Speaker:
     """Collects thinker states; every text chunk that is complete is spoken at once, or everything at the end."""
 
-    def __init__(self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None, voice: Voice | None
+    ) -> None:
         self.count = 0
         """Speech tokens so far."""
         self._model = model
@@ -40,11 +45,8 @@ class Speaker:
         self._waiting: list[Tensor] = []
         self._talker = self._begin()
         self._vocoder = model.vocoder
-        self._sound: Any = model.vocoder.begin() if model.vocoder is not None else None
+        self._sound: Any = model.vocoder.begin(voice) if model.vocoder is not None else None
         self._ended = False
-        vocoder = model.settings.vocoder
-        # Tokens go to the vocoder as soon as they can fill one of its windows.
-        self._at_once = min(vocoder.first_tokens, vocoder.block_tokens) if vocoder is not None else None
 
     def hear(self, state: Tensor, token_id: int, stop: bool = False) -> Iterator[Event]:
         """One more thinker state [1, 1, H] and its token; speaks whenever a text chunk is complete."""
@@ -70,8 +72,10 @@ class Speaker:
         """Says what the talker can say now; `last` ends the talker's text, `final` the whole answer."""
         talker = self._talker
         while True:
+            # Tokens go to the vocoder as soon as it can do something with them.
+            enough = self._vocoder.wanted(self._sound) if self._vocoder is not None else None
             with self._clock.stage("talker"):
-                tokens = self._model.talker.step(talker, states, last, limit=self._at_once).tolist()
+                tokens = self._model.talker.step(talker, states, last, limit=enough).tolist()
             states = None
             # A talker may end before the text does: the vocoder then need not wait for tokens that never come.
             done = talker.done and (final or not RULES[self._model.settings.compat].segments)
@@ -98,8 +102,10 @@ class Speaker:
 class ReleasedStream(Speaker):
     """Groups of states as the released streaming script sends them; the talker starts anew at sentence ends of long answers."""
 
-    def __init__(self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None) -> None:
-        super().__init__(model, settings, clock, generator)
+    def __init__(
+        self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None, voice: Voice | None
+    ) -> None:
+        super().__init__(model, settings, clock, generator, voice)
         self._groups = Groups(model.settings.talker.text_chunk, lambda ids: decode(model.tokenizer, ids))
         self._stopped = False
 
@@ -121,8 +127,10 @@ class ReleasedStream(Speaker):
 class ReleasedWhole(Speaker):
     """The whole text first; its segments are then spoken all at once, and said in order."""
 
-    def __init__(self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None) -> None:
-        super().__init__(model, settings, clock, generator)
+    def __init__(
+        self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None, voice: Voice | None
+    ) -> None:
+        super().__init__(model, settings, clock, generator, voice)
         self._ids: list[int] = []
 
     def hear(self, state: Tensor, token_id: int, stop: bool = False) -> Iterator[Event]:

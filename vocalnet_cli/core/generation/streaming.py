@@ -15,23 +15,29 @@ from vocalnet_cli.core.generation.speaker import build_speaker
 from vocalnet_cli.core.generation.text import TextStream, draw_token, penalised
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice
 
 
 @torch.inference_mode()
 def answer(
-    model: SpeechLLM, samples_16k: np.ndarray, settings: GenerationSettings, generator: torch.Generator | None = None
+    model: SpeechLLM,
+    samples_16k: np.ndarray,
+    settings: GenerationSettings,
+    generator: torch.Generator | None = None,
+    voice: Voice | None = None,
 ) -> Iterator[Event]:
     """Answer one spoken question (mono float32, 16 kHz); the last event is always `TurnDone`.
 
     Under `compat: paper` each text token is read by the thinker before its state goes to the talker, and the end vector follows the
     last one (arXiv 2504.04060, section 3.3); under `released` the states that predicted the tokens go, the stop's too (vocalnet.md,
-    section 4). `generator` (CPU) drives all sampling; none uses torch's own. A model without a vocoder gives no sound, only tokens.
+    section 4). `generator` (CPU) drives all sampling; none uses torch's own. `voice` is this answer's alone; none is the vocoder's own.
+    A model without a vocoder gives no sound, only tokens.
     Nothing is kept outside the iterator: one model serves many conversations, and an abandoned iterator leaves nothing behind.
     """
     clock = Clock(model.device)
     text = TextStream(model.tokenizer)
     thinker = _Thinker(model, settings, clock, generator)
-    speaker = build_speaker(model, settings, clock, generator)
+    speaker = build_speaker(model, settings, clock, generator, voice)
     predicting = RULES[model.settings.compat].states_that_predict
     thinker.listen(samples_16k)
     truncated = False

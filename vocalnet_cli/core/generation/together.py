@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from vocalnet_cli.core.generation.text import decode, penalised
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.thinker import last_hidden, text_logits
+from vocalnet_cli.core.model.vocoder import Voice
 
 
 @dataclass
@@ -35,11 +36,12 @@ class _Written:
 
 @torch.inference_mode()
 def answer_together(
-    model: SpeechLLM, questions: list[np.ndarray], settings: GenerationSettings
+    model: SpeechLLM, questions: list[np.ndarray], settings: GenerationSettings, voices: Sequence[Voice | None] | None = None
 ) -> Iterator[tuple[TurnDone, list[int], list[np.ndarray]]]:
     """For each question (mono float32, 16 kHz), in order: its text and counts, its speech tokens, its sound (none without a vocoder).
 
-    Greedy only: draws of several answers cannot be kept apart. Times are those of the whole batch, up to this answer's sound.
+    `voices` has one for each, or none where the vocoder's own is meant. Greedy only: draws of several answers cannot be kept apart.
+    Times are those of the whole batch.
     """
     if settings.temperature or settings.speech_temperature:
         raise ValueError("several answers at once are drawn greedily: temperature and speech_temperature must be 0")
@@ -50,17 +52,28 @@ def answer_together(
     with clock.stage("talker"):
         filled = [answer for answer, row in zip(answers, written, strict=True) if row.ids]  # an empty answer is not spoken
         said = iter(speak_whole(model, filled, settings, speech_sampling(model, settings, None)))
-    for row in written:
-        tokens = next(said) if row.ids else []
-        sound = []
-        if model.vocoder is not None and tokens:
-            with clock.stage("vocoder"):
-                samples = model.vocoder.push(model.vocoder.begin(), torch.tensor(tokens, dtype=torch.long), True)
-            clock.mark(len(samples))
-            sound = [samples] if len(samples) else []
+    spoken = [next(said) if row.ids else [] for row in written]
+    with clock.stage("vocoder"):
+        sounds = _vocoded(model, spoken, voices or [None] * len(spoken))
+    clock.mark(sum(len(part) for sound in sounds for part in sound))
+    for row, tokens, sound in zip(written, spoken, sounds, strict=True):
         counts = {"text": len(row.ids), "speech": len(tokens)}
         truncated = row.truncated or len(tokens) >= settings.max_speech_tokens
         yield TurnDone(decode(model.tokenizer, row.ids), clock.timings(), counts, truncated), tokens, sound
+
+
+def _vocoded(model: SpeechLLM, spoken: list[list[int]], voices: Sequence[Voice | None]) -> list[list[np.ndarray]]:
+    """The sound of each answer's speech tokens; none of an answer without tokens, or without a vocoder."""
+    vocoder = model.vocoder
+    sounds: list[list[np.ndarray]] = [[] for _ in spoken]
+    loud = [i for i, tokens in enumerate(spoken) if tokens]
+    if vocoder is None or not loud:
+        return sounds
+    states = [vocoder.begin(voices[i]) for i in loud]
+    tokens = [torch.tensor(spoken[i], dtype=torch.long) for i in loud]
+    for i, samples in zip(loud, vocoder.push_many(states, tokens, [True] * len(loud)), strict=True):
+        sounds[i] = [samples] if len(samples) else []
+    return sounds
 
 
 def _talker_input(row: _Written, states: Tensor, predicting: bool) -> tuple[Tensor, list[int]]:

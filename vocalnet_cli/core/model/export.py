@@ -46,14 +46,14 @@ def export_released(folder: Path, output: Path, dtype: str = "bf16", shard_size:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
         new = Path(name) / "model"
         new.mkdir()
-        _write(model, config.get("generation") or {}, new, dtype, shard_size)
+        _write(model, config, new, dtype, shard_size)
         if output.exists():
             output.rmdir()
         os.replace(new, output)
     return sorted(path.name for path in output.iterdir())
 
 
-def _write(model: SpeechLLM, generation: dict[str, Any], new: Path, dtype: str, shard_size: str) -> None:
+def _write(model: SpeechLLM, config: dict[str, Any], new: Path, dtype: str, shard_size: str) -> None:
     state: dict[str, torch.Tensor] = {}
     for part in PREFIXES:
         state |= ours_to_official(part, getattr(model, part).state_dict())
@@ -63,8 +63,11 @@ def _write(model: SpeechLLM, generation: dict[str, Any], new: Path, dtype: str, 
     if model.vocoder is not None:
         save_part(model.vocoder, new, "vocoder")
     model.tokenizer.save_pretrained(str(new))
-    config = released_keys(model, dtype) | {OURS: {"model": model.settings.model_dump(mode="json"), "generation": generation}}
-    (new / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    ours = {"model": model.settings.model_dump(mode="json"), "generation": config.get("generation") or {}}
+    if "vocoder" in config:
+        ours["vocoder"] = config["vocoder"].model_dump()
+    written = released_keys(model, dtype) | {OURS: ours}
+    (new / "config.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     (new / ENCODER_FOLDER).mkdir()
     model.encoder.config.save_pretrained(str(new / ENCODER_FOLDER))
     shutil.rmtree(new / ".cache", ignore_errors=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from vocalnet_cli.core.config.load import resolved_name
 from vocalnet_cli.core.config.schema import ModelSettings
+from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 
 FORMAT = "vocalnet-1"
@@ -23,16 +24,27 @@ LOOKUP_FILE = "lookup.safetensors"
 _BLOCK = 1 << 20
 
 
+def is_vocoder(folder: Path) -> bool:
+    """Whether a folder is laid out as CosyVoice2 is on the hub."""
+    return any((folder / name).is_file() for name in RELEASED_CONFIGS)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """Settings of a folder, ours or in the released layout: `model`, and `generation` defaults. Raises MissingWeights or VocalnetError."""
+    """Settings of a folder, ours or in the released layout: `model`, and `generation` defaults; `vocoder` (VocoderElsewhere) where
+    the model names one it does not carry. Raises MissingWeights or VocalnetError.
+    """
     path = folder / "config.json"
     if not path.is_file():
+        if is_vocoder(folder):
+            raise VocalnetError(f"{folder}: this is a vocoder, not a model that answers", f"Name it beside the model: --vocoder {folder}")
         raise MissingWeights(f"{folder}: no model there (config.json is missing)", "Name a folder written by `vocalnet train`, or `nano`.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             return _released(folder, path, config)
         config["model"] = ModelSettings.model_validate(config["model"])
+        if "vocoder" in config:
+            config["vocoder"] = VocoderElsewhere.model_validate(config["vocoder"])
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise VocalnetError(f"{path}: not a model description ({first})", "The file is damaged: copy or train the model again.") from error

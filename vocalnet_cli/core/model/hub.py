@@ -7,15 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.folder import is_vocoder
 
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-"""Files of a model that are fetched: settings, weights, tokenizer."""
-NOT_WANTED = ["*.fp32-*", "original/*"]
-"""Second copies of the weights that some repositories hold."""
+PATTERNS = [
+    "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja",
+    *RELEASED_CONFIGS, "flow.pt", "hift.pt", "campplus.onnx", "speech_tokenizer_v2.onnx",
+]  # fmt: skip
+"""Files that are fetched: settings, weights and tokenizer of a model; what a vocoder speaks with and makes voices with."""
+NOT_WANTED = ["*.fp32-*", "original/*", "CosyVoice-BlankEN/*"]
+"""Second copies of the weights that some repositories hold, and the text LLM beside the vocoder."""
 
 WHISPER = "openai/whisper-large-v3"
 """Where a released checkpoint's encoder comes from if the checkpoint does not hold one."""
+
+COSYVOICE2 = "FunAudioLLM/CosyVoice2-0.5B"
+"""The vocoder of the released checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ KNOWN = (
     KnownModel("VocalNet/VocalNet-1B", "speech LLM on Llama-3.2-1B, English"),
     KnownModel("VocalNet/VocalNet-8B", "speech LLM on Llama-3.1-8B, English"),
     KnownModel("VocalNet/VocalNet-qwen25-7B", "speech LLM on Qwen2.5-7B, English and Chinese"),
+    KnownModel(COSYVOICE2, "vocoder of these three, in any voice: --vocoder"),
     KnownModel(WHISPER, "speech encoder the recipes start from"),
     KnownModel("meta-llama/Llama-3.2-1B-Instruct", "text LLM the 1B recipes start from"),
 )
@@ -49,7 +58,7 @@ def cached(name: str) -> Path | None:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return folder if (folder / "config.json").is_file() else None
+    return folder if (folder / "config.json").is_file() or is_vocoder(folder) else None
 
 
 def offline() -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 
 from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, ModelSettings, ThinkerSettings
 from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings, NtpSettings, TalkerSettings
+from vocalnet_cli.core.config.vocoder_schema import VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.official_weights import PREFIXES, is_weight, misfits, our_name, part_of, refuse
@@ -61,11 +62,13 @@ def is_released(config: dict[str, Any]) -> bool:
 
 
 def released_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """`model` settings and `generation` defaults of a released checkpoint. Raises VocalnetError naming what we cannot build."""
+    """What `read_config` tells of a released checkpoint. Raises VocalnetError naming what we cannot build."""
     path = folder / "config.json"
     if OURS in config:
         try:
-            return {"model": ModelSettings.model_validate(config[OURS]["model"]), "generation": config[OURS].get("generation") or {}}
+            ours = config[OURS]
+            elsewhere = {"vocoder": VocoderElsewhere.model_validate(ours["vocoder"])} if "vocoder" in ours else {}
+            return {"model": ModelSettings.model_validate(ours["model"]), "generation": ours.get("generation") or {}, **elsewhere}
         except (ValidationError, KeyError, TypeError) as error:
             first = str(error).splitlines()[0]
             raise VocalnetError(f"{path}: {OURS} is not a model description ({first})", "The file is damaged: export it again.") from error

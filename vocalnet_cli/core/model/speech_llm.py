@@ -18,7 +18,7 @@ from vocalnet_cli.core.model.encoder import build_encoder, encoder_frames
 from vocalnet_cli.core.model.prompt import TEXT_END, Prompt, render_prompt, special_id, stop_ids
 from vocalnet_cli.core.model.talker import build_talker
 from vocalnet_cli.core.model.thinker import build_thinker, last_hidden, text_logits
-from vocalnet_cli.core.model.vocoder import build_vocoder
+from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder, build_vocoder
 from vocalnet_cli.core.units import ENCODER_HOP, ENCODER_STRIDE
 
 
@@ -35,6 +35,11 @@ class SpeechLLM(nn.Module):
         self.thinker: Any = build_thinker(settings.thinker)
         self.talker = build_talker(settings.talker, settings.compat)
         self.vocoder = build_vocoder(settings.vocoder) if settings.vocoder is not None else None
+
+    def speak_through(self, vocoder: CosyVoice2Vocoder) -> None:
+        """Takes a vocoder that is not its own, in the place of the one it has or lacks."""
+        self.vocoder = vocoder
+        self.settings = self.settings.model_copy(update={"vocoder": vocoder.settings})
 
     @property
     def device(self) -> torch.device:

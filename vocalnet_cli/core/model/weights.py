@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vocalnet_cli.core.config.schema import ModelSettings, VocoderSettings
+from vocalnet_cli.core.config.vocoder_schema import VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.folder import FORMAT, PARTS, read_config
@@ -30,24 +32,27 @@ def save_model(
     dtype: str = "fp32",
     generation: dict[str, Any] | None = None,
     recipe: str | None = None,
+    vocoder: VocoderElsewhere | None = None,
 ) -> None:
     """Write the named parts of a model into `folder`, whole or not at all.
 
-    `generation` holds the settings `infer` uses by default, `recipe` names what the model was trained by. Floating-point weights
-    are stored as `dtype`.
+    `generation` holds the settings `infer` uses by default, `recipe` names what the model was trained by. With `vocoder` the model
+    speaks through a CosyVoice2 folder, and none of its own is written. Floating-point weights are stored as `dtype`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
         new = Path(name) / "model"
         new.mkdir()
-        kept = [part for part in PARTS if part in parts and getattr(model, part) is not None]
+        kept = [part for part in PARTS if part in parts and getattr(model, part) is not None and not (part == "vocoder" and vocoder)]
         for part in kept:
             save_part(getattr(model, part), new, part, dtype)
         if getattr(model, "tokenizer", None) is not None:
             model.tokenizer.save_pretrained(str(new))
         made_by = {} if recipe is None else {"recipe": recipe}
-        settings = model.settings.model_dump(mode="json")
-        config = {"format": FORMAT, **made_by, "parts": kept, "model": settings, "generation": generation or {}}
+        elsewhere = {} if vocoder is None else {"vocoder": vocoder.model_dump()}
+        settings = model.settings if vocoder is None else model.settings.model_copy(update={"vocoder": None})
+        config = {"format": FORMAT, **made_by, "parts": kept, "model": settings.model_dump(mode="json"), **elsewhere}
+        config["generation"] = generation or {}
         (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, Path(name) / "old")
@@ -94,22 +99,29 @@ def load_part(part: nn.Module, folder: Path, name: str) -> None:
     part.load_state_dict(tensors, strict=False)
 
 
-def load_model(folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> SpeechLLM:
-    """The model of a folder, ours or in the released layout, ready to answer. Raises MissingWeights when a part is not there.
+def load_model(
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    vocoder: VocoderSettings | None = None,
+) -> SpeechLLM:
+    """The model of a folder, ours or in the released layout, with the parts the folder holds. Raises MissingWeights when one is not there.
 
-    A released checkpoint has no vocoder; an export of ours carries the one it was trained with.
+    A released checkpoint has no vocoder; an export of ours carries the one it was trained with. `vocoder`: how the model's own
+    vocoder is to speak, if not as its config.json says; sizes are the same.
     """
     folder, device = Path(folder), torch.device(device)
     config = read_config(folder)
+    settings: ModelSettings = config["model"] if vocoder is None else config["model"].model_copy(update={"vocoder": vocoder})
     if "format" not in config:
-        model = load_released(folder, config["model"], device, dtype)
-        if config["model"].vocoder is not None:
-            model.settings, model.vocoder = config["model"], build_vocoder(config["model"].vocoder)
+        model = load_released(folder, settings, device, dtype)
+        if settings.vocoder is not None:
+            model.settings, model.vocoder = settings, build_vocoder(settings.vocoder)
             load_part(model.vocoder, folder, "vocoder")
             model.vocoder.to(device)
         model.tokenizer = load_tokenizer(folder)
         return model.eval().requires_grad_(False)
-    model = SpeechLLM(config["model"])
+    model = SpeechLLM(settings)
     for part in PARTS:
         module = getattr(model, part)
         if module is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +32,14 @@ class Voice:
         if self.tokens.ndim != 1 or self.speaker.ndim != 1 or self.mel.shape != (FRAMES_PER_TOKEN * len(self.tokens), VOCODER_MEL_BINS):
             raise ValueError(f"{len(self.tokens)} tokens do not go with a mel {list(self.mel.shape)}")
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of its content."""
+        content = hashlib.sha256()
+        for part in (self.tokens, self.mel, self.speaker):
+            content.update(repr(tuple(part.shape)).encode() + part.detach().cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()
+
     def to(self, device: torch.device | str) -> Voice:
         """The same voice on `device`."""
         return Voice(self.tokens.to(device), self.mel.to(device), self.speaker.to(device))
@@ -40,12 +51,16 @@ class Vocoder(nn.Module, ABC):
     All that is remembered between two calls lives in the state; one vocoder serves many utterances at once.
     """
 
+    takes_voices: ClassVar[bool] = False
+    """Whether `begin` takes a voice to copy."""
+    own_voice: Voice | None = None
+    """The voice of utterances that are begun without one; none = the vocoder's own, whatever that is."""
     tokenizer: SpeechTokenizer
     """What makes its tokens from sound; vocoders without one of their own raise VocalnetError when asked for it."""
 
     @abstractmethod
     def begin(self, voice: Voice | None = None) -> Any:
-        """A fresh utterance's state. `voice` is for vocoders that copy voices; none is the vocoder's own."""
+        """A fresh utterance's state. `voice` is for vocoders that take voices, the others raise VocalnetError; none is `own_voice`."""
 
     @abstractmethod
     def push(self, state: Any, tokens: Tensor, last: bool) -> np.ndarray:
@@ -54,3 +69,11 @@ class Vocoder(nn.Module, ABC):
         `last` says that no token follows; then all samples still owed come out. How the tokens are split over calls never
         changes the sound.
         """
+
+    @abstractmethod
+    def wanted(self, state: Any) -> int:
+        """Tokens, at least one, that `push` still waits for before it can compute more: there is no use in calling it with fewer."""
+
+    def push_many(self, states: Sequence[Any], tokens: Sequence[Tensor], last: Sequence[bool]) -> list[np.ndarray]:
+        """`push` for several utterances; vocoders that can share work among them do."""
+        return [self.push(state, new, end) for state, new, end in zip(states, tokens, last, strict=True)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vocalnet_cli.core.audio.mel import hann, vocoder_filters
 from vocalnet_cli.core.config.schema import GriffinLimSettings
+from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer
 from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_FFT, VOCODER_HOP
@@ -61,8 +62,9 @@ class GriffinLimVocoder(Vocoder):
         self.tokenizer = SpeechTokenizer(settings.codes, settings.latent, settings.hidden)
 
     def begin(self, voice: Voice | None = None) -> VocoderState:
-        """A fresh utterance. There is one voice, the codebook's: `voice` must be None."""
-        assert voice is None, "griffin-lim has one voice"
+        """A fresh utterance. There is one voice, the codebook's: any other raises VocalnetError."""
+        if voice is not None:
+            raise VocalnetError("the griffin-lim vocoder has one voice, its codebook's", "Leave the voice out.")
         device = self.tokenizer.codebook.device
         bins = VOCODER_FFT // 2 + 1
         return VocoderState(
@@ -83,6 +85,10 @@ class GriffinLimVocoder(Vocoder):
         if last:
             done.append(self._window(state, self._next_mel(state, len(state.pending)), last=True))
         return torch.cat(done).cpu().numpy() if done else np.zeros(0, np.float32)
+
+    def wanted(self, state: VocoderState) -> int:
+        """Tokens, at least one, until the next window can be done."""
+        return max(1, self._window_tokens(state) + REACH - len(state.pending))
 
     def _window_tokens(self, state: VocoderState) -> int:
         return self.settings.first_tokens if state.windows == 0 else self.settings.block_tokens

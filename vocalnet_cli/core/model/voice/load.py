@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.model.hub import COSYVOICE2
 from vocalnet_cli.core.model.voice.onnx_file import OnnxGraph, read_onnx
 from vocalnet_cli.core.model.voice.onnx_names import campplus_weights, differences, s3_tokenizer_weights
 from vocalnet_cli.core.model.voice.s3_tokenizer import S3Tokenizer, token_count
@@ -86,7 +87,7 @@ def model_file(folder: Path, name: str) -> Path:
             return folder / f"{name}{suffix}"
     raise MissingWeights(
         f"{folder}: holds no {name}.onnx",
-        "Name the folder of CosyVoice2-0.5B: hf download FunAudioLLM/CosyVoice2-0.5B --local-dir DIR",
+        f"Name the folder of CosyVoice2-0.5B with --vocoder; get it with `vocalnet models pull {COSYVOICE2}`.",
     )
 
 

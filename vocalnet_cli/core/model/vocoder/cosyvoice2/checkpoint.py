@@ -18,16 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, CosyVoice2Settings
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
-
-CONFIGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
-"""Names the sizes go by, newest first."""
+from vocalnet_cli.core.model.hub import COSYVOICE2
 
 _BLOCK_2024 = 50
 """Attention block of the 2024 release, which its YAML does not tell."""
 
-_COPY = "Copy the folder again (CosyVoice2-0.5B: flow.pt, hift.pt and cosyvoice2.yaml)."
+_COPY = f"Name the folder of CosyVoice2-0.5B; get it with `vocalnet models pull {COSYVOICE2}`, or copy it again."
 _NAMES = {("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")}
 
 
@@ -54,18 +52,29 @@ def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
 _Loader.add_multi_constructor("!", _tagged)
 
 
-def read_settings(folder: Path, **changes: Any) -> CosyVoice2Settings:
-    """Sizes of a released folder; `changes` are settings of how to stream. Raises MissingWeights or VocalnetError."""
-    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+def read_settings(folder: Path) -> CosyVoice2Settings:
+    """Sizes of a released folder, and the defaults of how it speaks. Raises MissingWeights or VocalnetError."""
+    path = next((folder / name for name in RELEASED_CONFIGS if (folder / name).is_file()), None)
     if path is None:
-        raise MissingWeights(f"{folder}: no CosyVoice2 checkpoint there ({' and '.join(CONFIGS)} are missing)", _COPY)
+        raise MissingWeights(f"{folder}: no CosyVoice2 checkpoint there ({' and '.join(RELEASED_CONFIGS)} are missing)", _COPY)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         tree = _resolved(tree, tree)
-        return CosyVoice2Settings.model_validate({**_settings(tree["flow"], tree["hift"]), **changes})
+        return CosyVoice2Settings.model_validate(_settings(tree["flow"], tree["hift"]))
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VocalnetError(f"{path}: not the description of a CosyVoice2 model ({first})", _COPY) from error
+
+
+def settings_for(folder: Path, codes: int) -> CosyVoice2Settings:
+    """`read_settings` for a talker of so many speech tokens. Raises VocalnetError if the vocoder speaks others."""
+    settings = read_settings(folder)
+    if settings.codes != codes:
+        raise VocalnetError(
+            f"vocoder {folder}: speaks {settings.codes} speech tokens, the model's talker says {codes}",
+            "A model speaks through the vocoder whose tokens it was trained on; the embedded model carries its own.",
+        )
+    return settings
 
 
 def _resolved(value: Any, tree: Any) -> Any:

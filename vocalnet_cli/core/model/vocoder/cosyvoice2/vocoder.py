@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,17 +70,22 @@ class CosyVoice2Vocoder(Vocoder):
     ahead at silence), because what is shared by utterances cannot see their first tokens.
     """
 
+    takes_voices = True
+
     def __init__(self, settings: CosyVoice2Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.flow = Flow(settings.flow, settings.codes).to(DTYPES[settings.flow_dtype])
+        self.flow = Flow(settings.flow, settings.codes).to(DTYPES[settings.flow_dtype or "fp32"])
         self.hift = Hift(settings.hift, smooth=settings.release == "2025")
         self._voices: OrderedDict[Any, FlowState] = OrderedDict()
 
     @classmethod
-    def released(cls, folder: Path, **changes: Any) -> CosyVoice2Vocoder:
-        """The vocoder of a CosyVoice2 folder; `changes` are settings of how to stream. Raises MissingWeights or VocalnetError."""
-        vocoder = cls(read_settings(folder, **changes))
+    def released(cls, folder: Path, settings: CosyVoice2Settings | None = None) -> CosyVoice2Vocoder:
+        """The vocoder of a CosyVoice2 folder; `settings` are the folder's (`read_settings`), some of those `TUNED` changed.
+
+        Raises MissingWeights or VocalnetError.
+        """
+        vocoder = cls(settings or read_settings(folder))
         load_released(vocoder.flow, vocoder.hift, folder)
         return vocoder.eval().requires_grad_(False)
 
@@ -92,8 +96,9 @@ class CosyVoice2Vocoder(Vocoder):
 
     @torch.no_grad()
     def begin(self, voice: Voice | None = None, schedule: Schedule | None = None) -> CosyVoice2State:
-        """A fresh utterance; without a voice it has no prompt and a neutral speaker. Raises VocalnetError for a voice that does not fit.
+        """A fresh utterance, without a voice in `own_voice`; without that either it has no prompt and a neutral speaker.
 
+        Raises VocalnetError for a voice that does not fit.
         `schedule` is this utterance's alone; none takes the settings'.
         """
         s = self.settings
@@ -102,7 +107,7 @@ class CosyVoice2Vocoder(Vocoder):
         device = self.hift.conv_pre.weight.device
         return CosyVoice2State(
             schedule=schedule,
-            flow=self._prepared(voice).fork(window, schedule.largest),
+            flow=self._prepared(voice or self.own_voice).fork(window, schedule.largest),
             sound=SoundState(),
             pending=torch.zeros(0, dtype=torch.long, device=device),
         )
@@ -110,6 +115,10 @@ class CosyVoice2Vocoder(Vocoder):
     def push(self, state: CosyVoice2State, tokens: Tensor, last: bool) -> np.ndarray:
         """Next tokens [n] to the samples that are final now (see `Vocoder.push`); 960 T in all for T tokens."""
         return self.push_many([state], [tokens], [last])[0]
+
+    def wanted(self, state: CosyVoice2State) -> int:
+        """Tokens, at least one, until the next chunk and those it looks ahead at are there."""
+        return max(1, state.schedule.size(state.chunks) + self.settings.flow.lookahead_tokens - len(state.pending))
 
     @torch.no_grad()
     def push_many(self, states: Sequence[CosyVoice2State], tokens: Sequence[Tensor], last: Sequence[bool]) -> list[np.ndarray]:
@@ -174,15 +183,12 @@ class CosyVoice2Vocoder(Vocoder):
 
     def _prepared(self, voice: Voice | None) -> FlowState:
         """A voice's activations in every layer at every step of the ODE, computed once for its content and these weights."""
-        voice = self._cut(voice)
-        content = hashlib.sha256()
-        for part in (voice.tokens, voice.mel, voice.speaker):
-            content.update(repr(tuple(part.shape)).encode() + part.detach().cpu().contiguous().numpy().tobytes())
+        kept = self._cut(voice)
         weights = hash(tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in self.flow.parameters()))
-        key = (content.hexdigest(), weights, self.settings.steps, self.settings.guidance)
+        key = (voice.sha256 if voice is not None else None, weights, self.settings.steps, self.settings.guidance)
         state = self._voices.pop(key, None)
         if state is None:
-            state = self._prepare(voice)
+            state = self._prepare(kept)
         self._voices[key] = state
         while len(self._voices) > _VOICES:
             self._voices.popitem(last=False)
