@@ -66,7 +66,7 @@ def knowing(monkeypatch) -> list[int]:
     """The model answers every question by its length with the right text, in a tone; returns the lengths it was asked."""
     asked: list[int] = []
 
-    def answer(model, samples, settings, generator):
+    def answer(model, samples, settings, generator, voice):
         asked.append(len(samples))
         text = f"You said {DIGITS[round(len(samples) / 1600) - 5]}."
         yield TextDelta(text, 1)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vocalnet_cli.cli.console import progress, show_table
-from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, LimitOpt, ModelOpt, OutputOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.cli.options import (
+    DeviceOpt,
+    DtypeOpt,
+    JsonOpt,
+    LimitOpt,
+    ModelOpt,
+    OutputOpt,
+    QuietOpt,
+    SeedOpt,
+    SetOpt,
+    VocoderOpt,
+    VoiceOpt,
+)
 from vocalnet_cli.core.errors import VocalnetError
 
 if TYPE_CHECKING:
@@ -36,6 +48,8 @@ FreshOpt = Annotated[bool, typer.Option("--fresh", help="Ask again even what is 
 def evaluate(
     model: ModelOpt = None,
     recipe: FinishedOpt = None,
+    vocoder: VocoderOpt = None,
+    voice: VoiceOpt = None,
     benchmarks: BenchmarkOpt = None,
     output: OutputOpt = None,
     device: DeviceOpt = "auto",
@@ -64,8 +78,7 @@ def evaluate(
     from vocalnet_cli.core.evaluation.measure import measure
     from vocalnet_cli.core.generation.load import find_model
 
-    folder = find_model(model, recipe)
-    chosen = load_benchmarks(benchmarks)
+    folder, chosen = find_model(model, recipe), load_benchmarks(benchmarks)
     where, results = Path(output) if output else None, []
     for passes in steps_of(steps) if steps else [None]:
         changes = [*(overrides or []), *([] if passes is None else [f"generation.steps={passes}"])]
@@ -80,8 +93,8 @@ def evaluate(
                 bars.update(tasks[name], completed=done, total=total)
 
             result = measure(
-                folder, chosen, overrides=changes, limit=limit, device=device, dtype=dtype, seed=seed or 0, fresh=fresh,
-                output=where and (where if passes is None else where / f"steps-{passes}"),
+                folder, chosen, overrides=changes, limit=limit, device=device, dtype=dtype, seed=seed or 0, vocoder=vocoder,
+                voice=voice, fresh=fresh, output=where and (where if passes is None else where / f"steps-{passes}"),
                 note=(lambda text: None) if quiet else tell, fail=tell, advance=advance,
             )  # fmt: skip
         results.append(result if passes is None else {"steps": passes if passes == "auto" else int(passes), **result})
@@ -91,6 +104,10 @@ def evaluate(
         typer.echo(json.dumps(results if steps else results[0], ensure_ascii=False))
     if steps and where:
         draw_curve(results, where / "steps.png")
+    _refuse_failures(results)
+
+
+def _refuse_failures(results: list[dict[str, Any]]) -> None:
     if failed := sum(one["failed"] for result in results for one in result["benchmarks"].values()):
         raise VocalnetError(f"{failed} questions could not be answered", "The reasons are above; the same command asks only those again.")
 

@@ -22,6 +22,8 @@ from vocalnet_cli.cli.options import (
     SeedOpt,
     SetOpt,
     StepsOpt,
+    VocoderOpt,
+    VoiceOpt,
 )
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -38,6 +40,8 @@ def infer(
     questions: QuestionArg = None,
     output: OutputOpt = None,
     model: ModelOpt = None,
+    vocoder: VocoderOpt = None,
+    voice: VoiceOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
     seed: SeedOpt = None,
@@ -55,27 +59,31 @@ def infer(
     Examples:
       vocalnet infer
       vocalnet infer questions/ -o spoken --json --set generation.max_text_tokens=64
-      vocalnet infer q.wav --model VocalNet/VocalNet-1B
+      vocalnet infer q.wav --model VocalNet/VocalNet-1B --vocoder FunAudioLLM/CosyVoice2-0.5B --voice me.wav
     """
     from vocalnet_cli.core.generation import batch, load
+    from vocalnet_cli.core.generation.vocoder import find_voice
     from vocalnet_cli.core.model.device import pick_device, pick_dtype
     from vocalnet_cli.core.model.quantize import check_quantize
 
     check_quantize(quantize)
     folder = load.find_model(model)
-    settings = load.generation_settings(folder, [*(overrides or []), *([] if steps is None else [f"generation.steps={steps}"])])
+    changes = [*(overrides or []), *([] if steps is None else [f"generation.steps={steps}"])]
+    plan = load.plan_answers(folder, changes, vocoder)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     files = batch.find_questions(questions or [load.carried_question()], limit)
+    speaker = find_voice(plan, voice, where)
     live = sys.stdout.isatty() and not as_json
     answerer = batch.Batch(
-        lambda: load.load_answerer(folder, where, kind, quantize),
-        settings,
+        lambda: load.load_answerer(plan, where, kind, quantize),
+        plan.generation,
         seed,
         note=lambda line: None if quiet else typer.echo(line, err=True),
         piece=lambda text: typer.echo(text, nl=False) if live else None,
         start=lambda file: typer.echo(f"{file}: ", nl=False) if live and len(files) > 1 else None,
         batch_size=batch_size,
+        voice=speaker,
     )
     bad = 0
     for answered in answerer.run(files, Path(output or "answers")):

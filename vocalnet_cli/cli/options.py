@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,13 @@ StepsOpt = Annotated[
 ]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only results and errors.")]
 BatchSizeOpt = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Items computed at once.")]
+VocoderOpt = Annotated[
+    str | None,
+    typer.Option("--vocoder", metavar="VOCODER", help="CosyVoice2 folder or hub id the model speaks through, instead of its own vocoder."),
+]
+VoiceOpt = Annotated[
+    Path | None, typer.Option("--voice", metavar="FILE", help="Recording of 0.5 to 30 s (best 3 to 10) whose voice the answers take.")
+]
 QuantizeOpt = Annotated[
     str | None, typer.Option("--quantize", metavar="KIND", help="Thinker weights in 8bit or 4bit (needs bitsandbytes).")
 ]

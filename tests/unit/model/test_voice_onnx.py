@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import warnings
 
 import numpy as np
 import pytest
@@ -12,33 +11,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
-from torch.onnx._internal.torchscript_exporter import onnx_proto_utils
 from torch.testing import assert_close
 
+from tests.vocoder_folder import export, export_speaker_encoder, export_tokenizer
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.voice.load import OnnxSpeakerEncoder, OnnxTokenizer, load_s3_tokenizer, load_speaker_encoder
 from vocalnet_cli.core.model.voice.onnx_file import read_onnx
-from vocalnet_cli.core.model.voice.s3_tokenizer import S3Tokenizer, code_index, speech_tokens
+from vocalnet_cli.core.model.voice.s3_tokenizer import S3Tokenizer, speech_tokens
 from vocalnet_cli.core.model.voice.speaker_encoder import SpeakerEncoder
-
-
-def export(module, inputs, names, path, dynamic):
-    """torch's TorchScript exporter, as the released files were made. It asks for the `onnx` package only to add functions of onnxscript."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setattr(onnx_proto_utils, "_add_onnxscript_fn", lambda model_bytes, custom_opsets: model_bytes)
-        torch.onnx.export(
-            module,
-            inputs,
-            path,
-            dynamo=False,
-            opset_version=17,
-            input_names=names,
-            output_names=["out"],
-            dynamic_axes=dynamic,
-            verbose=False,
-        )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -48,33 +28,7 @@ def own_speaker(fixtures_dir):
 
 @pytest.fixture(scope="module")
 def speaker_file(own_speaker, tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "campplus.onnx"
-    return export(own_speaker, (torch.randn(1, 150, 80),), ["input"], path, {"input": {1: "T"}})
-
-
-class ReleasedLayout(nn.Module):
-    """The tokenizer under the module names of the released file: the encoder's parts on top, `quantizer.project_in`."""
-
-    def __init__(self, tokenizer: S3Tokenizer, anonymous: bool) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.blocks = tokenizer.encoder.conv1, tokenizer.encoder.conv2, tokenizer.encoder.blocks
-        self.quantizer = nn.Module()
-        self.quantizer.project_in = tokenizer.quantizer["_codebook"].project_down
-        self.anonymous = anonymous
-
-    def forward(self, mel: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-        for conv in (self.conv1, self.conv2):
-            valid = torch.arange(mel.shape[2]) < length[:, None]
-            if self.anonymous:  # what is computed from a parameter, the exporter stores as a constant with a number for a name
-                mel = F.gelu(F.conv1d(mel * valid[:, None], conv.weight * 1.0, conv.bias * 1.0, stride=2, padding=1))
-            else:
-                mel = F.gelu(conv(mel * valid[:, None]))
-            length = (length + 1) // 2
-        x = mel.transpose(1, 2)
-        valid = torch.arange(x.shape[1]) < length[:, None]
-        for block in self.blocks:
-            x = block(x, valid)
-        return code_index(self.quantizer.project_in(x).tanh() * 0.999)
+    return export_speaker_encoder(own_speaker, tmp_path_factory.mktemp("onnx") / "campplus.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +39,7 @@ def own_tokenizer(fixtures_dir):
 @pytest.fixture(scope="module", params=["named", "anonymous"])
 def tokenizer_file(own_tokenizer, tmp_path_factory, request):
     path = tmp_path_factory.mktemp("onnx") / "speech_tokenizer_v2.onnx"
-    inputs = (torch.randn(1, 128, 300), torch.tensor([300], dtype=torch.int32))
-    module = ReleasedLayout(own_tokenizer, request.param == "anonymous")
-    return export(module, inputs, ["feats", "feats_length"], path, {"feats": {2: "T"}})
+    return export_tokenizer(own_tokenizer, path, request.param == "anonymous")
 
 
 def test_speaker_encoder_from_onnx(own_speaker, speaker_file):

@@ -71,8 +71,8 @@ def _conflict(steps: list[int | str], message: str, tree: Entry) -> str:
 
     Of the places where the keys it names were written, an override is told first: it is what the user changed last.
     """
-    keys = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", message)
-    places = [_find([*steps, *key.split(".")], tree)[0] for key in keys] or [_find(steps, tree)[0]]
+    found = [_find([*steps, *word.split(".")], tree) for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)*", message)]
+    places = [place for place, value in found if value is not None] or [_find(steps, tree)[0]]
     where = next((place for place in places if place.startswith("--set ")), places[0])
     return f"{where}  {join(_dotted(steps), message)}."
 

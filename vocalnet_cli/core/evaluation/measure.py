@@ -18,12 +18,14 @@ from vocalnet_cli.core.evaluation.report import answers, report
 from vocalnet_cli.core.evaluation.results import ResultsFile, Row
 from vocalnet_cli.core.evaluation.score import score
 from vocalnet_cli.core.evaluation.wer import Hearing, recogniser_identity
-from vocalnet_cli.core.generation.load import generation_settings, load_speaker
+from vocalnet_cli.core.generation.load import Plan, load_speaker, plan_answers
+from vocalnet_cli.core.generation.vocoder import find_voice, vocoder_hash
 from vocalnet_cli.core.model.device import pick_device, pick_dtype
-from vocalnet_cli.core.model.folder import recipe_of, weights_hash
+from vocalnet_cli.core.model.folder import read_config, recipe_of, weights_hash
 
 if TYPE_CHECKING:
     from vocalnet_cli.core.evaluation.runner import Runner
+    from vocalnet_cli.core.model.vocoder import Voice
 
 
 def measure(
@@ -35,6 +37,8 @@ def measure(
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
+    vocoder: str | None = None,
+    voice: Path | None = None,
     fresh: bool = False,
     output: Path | None = None,
     note: Callable[[str], None] = lambda text: None,
@@ -44,20 +48,21 @@ def measure(
     """Ask the model of a folder the questions of `benchmarks` (the first `limit` of each) and score its answers.
 
     Answers are kept in `cache_folder()`/eval by all they depend on, and only those that are not there are asked for, or all with
-    `fresh`; a measurement wholly from there loads neither model nor recogniser. `overrides` are `generation.KEY=VALUE`, `device` and
-    `dtype` as on the command line. With `output` also writes `output`/report.json (what is returned) and `output`/NAME.jsonl (a line
-    each question: what was expected, said and heard, right or wrong).
+    `fresh`; a measurement wholly from there loads neither model nor recogniser. `overrides` are `generation.KEY=VALUE` and
+    `vocoder.KEY=VALUE`; `device`, `dtype`, `vocoder` and `voice` are as on the command line. With `output` also writes
+    `output`/report.json (what is returned) and `output`/NAME.jsonl (for each question what was expected, said and heard).
 
     `note` hears remarks, `fail` why a question could not be answered (the report counts it in `failed`, and it is asked again next
     time), `advance(benchmark, done, total)` each question. Returns the object `eval --json` prints (`evaluation/report.py`).
 
-    Raises UsageError for a device, type or override that cannot be, MissingWeights and VocalnetError for a model, recogniser or bank
-    that is not there or cannot be used, OSError for a folder that cannot be written.
+    Raises UsageError for a device, type or override that cannot be, MissingWeights and VocalnetError for a model, vocoder, recogniser
+    or bank that is not there or cannot be used, AudioError for a voice, OSError for a folder that cannot be written.
     """
-    settings = generation_settings(folder, overrides)
+    plan = plan_answers(folder, overrides, vocoder)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     bank = find_bank(folder)
+    speaker = find_voice(plan, voice, where)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # told before the first question, not after the last
 
@@ -65,12 +70,9 @@ def measure(
     def runner() -> Runner:
         from vocalnet_cli.core.evaluation.runner import Runner  # with it comes transformers, which takes seconds
 
-        return Runner(lambda: load_speaker(folder, where, kind), settings, seed, bank)
+        return Runner(lambda: load_speaker(plan, where, kind), plan.generation, seed, bank, speaker)
 
-    asked = {
-        "weights_sha256": weights_hash(folder),
-        "settings": {**settings.model_dump(mode="json"), "seed": seed, "dtype": str(kind).removeprefix("torch.")},
-    }
+    asked = _asked_with(plan, seed, str(kind).removeprefix("torch."), speaker)
     scores: dict[str, Any] = {}
     lines: dict[str, list[dict[str, Any]]] = {}
     recognisers: dict[str, None] = {}
@@ -86,6 +88,22 @@ def measure(
     if output is not None:
         _write(output, result, lines)
     return result
+
+
+def _asked_with(plan: Plan, seed: int, dtype: str, voice: Voice | None) -> dict[str, Any]:
+    """All that decides an answer; of vocoder and voice nothing, where the model's own vocoder speaks as it always does."""
+    told: dict[str, Any] = {
+        "weights_sha256": weights_hash(plan.folder),
+        "settings": {**plan.generation.model_dump(mode="json"), "seed": seed, "dtype": dtype},
+    }
+    elsewhere, speaks = plan.vocoder_folder, plan.vocoder
+    if speaks is not None and (elsewhere is not None or speaks != read_config(plan.folder)["model"].vocoder):
+        told["vocoder"] = {"kind": speaks.kind, **speaks.model_dump(mode="json", include=set(speaks.TUNED))}
+    if elsewhere is not None:
+        told["vocoder"]["sha256"] = vocoder_hash(elsewhere)
+    if voice is not None:
+        told["voice_sha256"] = voice.sha256
+    return told
 
 
 def _shown(folder: Path) -> str:

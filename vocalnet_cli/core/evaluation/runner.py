@@ -20,6 +20,7 @@ from vocalnet_cli.core.evaluation.wer import Recogniser
 from vocalnet_cli.core.generation.events import AudioChunk, TurnDone
 from vocalnet_cli.core.generation.streaming import answer
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice
 from vocalnet_cli.core.units import ANSWER_HZ
 
 
@@ -29,11 +30,14 @@ class Runner:
     Each question draws from a generator seeded anew, so an answer depends neither on its neighbours nor on what was asked before.
     """
 
-    def __init__(self, load: Callable[[], SpeechLLM], settings: GenerationSettings, seed: int, bank: BankFile | None) -> None:
+    def __init__(
+        self, load: Callable[[], SpeechLLM], settings: GenerationSettings, seed: int, bank: BankFile | None, voice: Voice | None = None
+    ) -> None:
         self._load = load
         self._settings = settings
         self._seed = seed
         self._bank_file = bank
+        self._voice = voice
         self._model: SpeechLLM | None = None
         self._bank: Bank | None = None
         self._recognisers: dict[tuple[str, ...], Recogniser] = {}
@@ -92,7 +96,7 @@ class Runner:
         """Text, sound [n] at 24 kHz, and whether the answer was cut off."""
         sound = [np.zeros(0, np.float32)]
         text, truncated = "", False
-        for event in answer(model, samples, self._settings, torch.Generator().manual_seed(self._seed)):
+        for event in answer(model, samples, self._settings, torch.Generator().manual_seed(self._seed), self._voice):
             if isinstance(event, AudioChunk):
                 sound.append(event.samples)
             elif isinstance(event, TurnDone):

@@ -18,6 +18,7 @@ from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens, TextDe
 from vocalnet_cli.core.generation.streaming import answer
 from vocalnet_cli.core.generation.together import answer_together
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
 SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
@@ -108,7 +109,8 @@ class Batch:
     """Answers questions with one model, which is loaded when the first usable question is there; `batch_size` of them at once.
 
     `note(line)` hears remarks; `start(file)` and then `piece(text)` hear the text while it is being written. With a `seed` each
-    file draws from a generator of its own, so its answer does not depend on its neighbours.
+    file draws from a generator of its own, so its answer does not depend on its neighbours. `voice` is that of all answers; none is
+    the vocoder's own.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Batch:
         piece: Callable[[str], None] = lambda text: None,
         start: Callable[[Path], None] = lambda file: None,
         batch_size: int = 1,
+        voice: Voice | None = None,
     ) -> None:
         self._load = load
         self._settings = settings
@@ -127,6 +130,7 @@ class Batch:
         self._note = note
         self._piece = piece
         self._start = start
+        self._voice = voice
         self._model: SpeechLLM | None = None
         self._at_once = batch_size
         if batch_size > 1 and (settings.temperature or settings.speech_temperature):
@@ -151,9 +155,7 @@ class Batch:
         good = [(question, target, item) for question, target, item in waiting if not isinstance(item, AudioError)]
         if good and self._model is None:
             make_folder(folder)  # a folder that cannot be written is told before the first answer, not after
-            self._model = self._load()
-            if self._model.vocoder is None:
-                self._note("note: this model has no vocoder, so no sound can be made yet; its speech tokens are saved as .npy")
+            self._model = self._ready(self._load())
         for question, _, samples in good:
             self._remark_windows(question, samples)
         told = self._together(good) if len(good) > 1 else iter(())
@@ -165,6 +167,19 @@ class Batch:
             else:
                 yield self._write(question, target, len(item), *self._alone(question, item))
 
+    def _ready(self, model: SpeechLLM) -> SpeechLLM:
+        """The model with its voice prepared, so that the first answer need not wait for it; what is unusual about either is told."""
+        if model.vocoder is None:
+            self._note(
+                "note: this model has no vocoder, so no sound can be made; its speech tokens are saved as .npy (--vocoder names one)"
+            )
+            return model
+        if model.vocoder.takes_voices and self._voice is None and model.vocoder.own_voice is None:
+            self._note("note: no --voice: the vocoder speaks as nobody in particular, which it was not trained for")
+        with torch.inference_mode():
+            model.vocoder.begin(self._voice)
+        return model
+
     def _remark_windows(self, question: Path, samples: np.ndarray) -> None:
         assert self._model is not None
         windows = self._model.windows(len(samples))
@@ -175,7 +190,7 @@ class Batch:
     def _together(self, good: list[tuple[Path, Path, np.ndarray]]) -> Iterator[tuple[TurnDone, list[int], list[np.ndarray]]]:
         assert self._model is not None
         for (question, _, _), (done, tokens, sound) in zip(
-            good, answer_together(self._model, [samples for _, _, samples in good], self._settings), strict=True
+            good, answer_together(self._model, [samples for _, _, samples in good], self._settings, [self._voice] * len(good)), strict=True
         ):
             self._start(question)
             self._piece(done.text)
@@ -188,7 +203,7 @@ class Batch:
         sound: list[np.ndarray] = []
         tokens: list[int] = []
         done: TurnDone | None = None
-        for event in answer(self._model, samples, self._settings, generator):
+        for event in answer(self._model, samples, self._settings, generator, self._voice):
             if isinstance(event, TextDelta):
                 self._piece(event.text)
             elif isinstance(event, SpeechTokens):
