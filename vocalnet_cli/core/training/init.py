@@ -10,11 +10,14 @@ from transformers import AutoModelForCausalLM, WhisperModel
 
 from vocalnet_cli.core.config.places import NANO, nano_folder
 from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model import hub
-from vocalnet_cli.core.model.folder import FORMAT
+from vocalnet_cli.core.model.folder import FORMAT, is_vocoder
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
+from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
+from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released, settings_for
 from vocalnet_cli.core.model.weights import load_part
 from vocalnet_cli.core.training.stage_plan import STAGES
 
@@ -38,7 +41,8 @@ def how_to_get(where: str) -> str:
 def missing_init(recipe: Recipe, recipe_name: str) -> dict[str, list[str]]:
     """Folders or hub ids the recipe starts from that are not on this machine, each with its parts.
 
-    Raises VocalnetError when the recipe does not say where a part that its stage needs comes from.
+    A vocoder that is only named, for the finished model to speak through, is none of them. Raises VocalnetError when the recipe does
+    not say where a part that its stage needs comes from.
     """
     assert recipe.stage is not None
     needs = STAGES[recipe.stage].needs
@@ -54,9 +58,26 @@ def missing_init(recipe: Recipe, recipe_name: str) -> dict[str, list[str]]:
         )
     missing: dict[str, list[str]] = {}
     for part, where in recipe.init.items():
-        if locate(where) is None:
+        if locate(where) is None and not (part == "vocoder" and _only_named(recipe, where)):
             missing.setdefault(where, []).append(part)
     return missing
+
+
+def _only_named(recipe: Recipe, vocoder: str) -> bool:
+    return recipe.model.vocoder is None and hub.is_hub_id(vocoder)
+
+
+def vocoder_elsewhere(recipe: Recipe) -> VocoderElsewhere | None:
+    """The CosyVoice2 that the recipe's finished model speaks through without carrying it; none if `init.vocoder` names none."""
+    where = recipe.init.get("vocoder")
+    if where is None:
+        return None
+    folder = locate(where)
+    if not (_only_named(recipe, where) if folder is None else is_vocoder(folder)):
+        return None
+    own = recipe.model.vocoder
+    said = own.model_dump(mode="json", include=set(own.TUNED), exclude_defaults=True) if isinstance(own, CosyVoice2Settings) else {}
+    return VocoderElsewhere(place=str(Path(where).resolve()) if Path(where).is_dir() else where, settings=said)
 
 
 def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
@@ -80,6 +101,10 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
     for part, folder in folders.items():
         if part == "tokenizer":
             model.tokenizer = load_tokenizer(folder)
+        elif part == "vocoder" and is_vocoder(folder):
+            _load_vocoder(model, folder)
+        elif getattr(model, part) is None:
+            raise VocalnetError(f"init.{part} is {folder}, but model.{part} is not set", f"Say its kind: --set model.{part}.kind=KIND")
         elif _ours(folder):
             load_part(getattr(model, part), folder, part)
         elif part == "thinker":
@@ -91,6 +116,21 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
             raise VocalnetError(
                 f"{folder}: not a folder of ours, so it holds no {part}", f"Name a folder written by `vocalnet train` in init.{part}."
             )
+
+
+def _load_vocoder(model: SpeechLLM, folder: Path) -> None:
+    """Weights of a CosyVoice2 folder, whose sizes must be the recipe's. Of a model without vocoder only the speech tokens must fit."""
+    theirs, own = settings_for(folder, model.settings.talker.codes), model.settings.vocoder
+    if own is None:
+        return
+    sizes = set(CosyVoice2Settings.model_fields) - set(CosyVoice2Settings.TUNED)
+    if theirs.model_dump(include=sizes) != own.model_dump(include=sizes):
+        raise VocalnetError(
+            f"{folder}: a CosyVoice2 of other sizes, or another kind of vocoder, than the recipe's model.vocoder",
+            "Leave model.vocoder out (null), or give it kind cosyvoice2 and the sizes of the folder's YAML.",
+        )
+    assert isinstance(model.vocoder, CosyVoice2Vocoder)
+    load_released(model.vocoder.flow, model.vocoder.hift, folder)
 
 
 def _ours(folder: Path) -> bool:

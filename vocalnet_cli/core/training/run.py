@@ -18,7 +18,7 @@ from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import Interrupted, VocalnetError
 from vocalnet_cli.core.model.speech_llm import build_model
 from vocalnet_cli.core.model.weights import save_model
-from vocalnet_cli.core.training.init import load_init, locate_all
+from vocalnet_cli.core.training.init import load_init, locate_all, vocoder_elsewhere
 from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage
 from vocalnet_cli.core.training.run_log import origin
 from vocalnet_cli.core.training.stage_plan import parts_to_train, stage_class
@@ -53,7 +53,8 @@ def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume:
     stage.finish()
     model.eval()
     generation = recipe.generation.model_dump(mode="json")
-    save_model(model, folder / "model", stage.save_parts(), recipe.train.save_dtype, generation, loaded.name)
+    elsewhere = None if "vocoder" in stage.trained() else vocoder_elsewhere(recipe)
+    save_model(model, folder / "model", stage.save_parts(), recipe.train.save_dtype, generation, loaded.name, elsewhere)
     return {"recipe": loaded.name, "steps": step, "loss": loss, "left_out": stage.left_out, "model": str(folder / "model")}
 
 
