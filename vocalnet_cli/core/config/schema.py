@@ -138,12 +138,13 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelSettings:
-        width = getattr(self.talker, "text_hidden", None) or self.talker.hidden
+        key, width = self.talker.reads
         if width != self.thinker.hidden:
-            key = "text_hidden" if getattr(self.talker, "text_hidden", None) else "hidden"
             raise ValueError(f"talker.{key} is {width}, thinker.hidden is {self.thinker.hidden}: they must be equal")
         if self.vocoder is not None and self.vocoder.codes != self.talker.codes:
             raise ValueError(f"vocoder.codes is {self.vocoder.codes}, talker.codes is {self.talker.codes}: they must be equal")
+        if self.compat != "paper" and not self.talker.in_released_code:
+            raise ValueError(f"compat is {self.compat}: the released code has no talker.kind {self.talker.kind}, so it must be paper")
         for name, part in (("encoder", self.encoder), ("thinker", self.thinker), ("talker", self.talker)):
             if part.hidden % part.heads:
                 raise ValueError(f"{name}.hidden is {part.hidden}: not a multiple of {name}.heads, {part.heads}")
@@ -251,7 +252,7 @@ class GenerationSettings(Settings):
     text_repetition_penalty: float = Field(1.0, gt=0)
     """Divides positive and multiplies negative scores of text tokens already written, as transformers does; 1 is off."""
     tokens_per_step: int = Field(3, gt=0)
-    """Speech tokens a talker step; at most modules + 1."""
+    """Speech tokens a talker step: at most modules + 1 with multi-token prediction, else 1 or the talker's own group."""
     steps: int | Literal["auto"] = 4
     """Passes a masked-diffusion talker makes over a block of speech tokens; auto stops as soon as all of them are certain."""
     certain_from: float = Field(0.9, gt=0, le=1)
@@ -362,11 +363,8 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Recipe:
-        if self.model.talker.kind == "mdm":
-            return self  # speaks by blocks
-        modules = getattr(self.model.talker, "modules", 0)
-        if self.stage == "speak" and self.generation.tokens_per_step > modules + 1:
-            raise ValueError(
-                f"generation.tokens_per_step is {self.generation.tokens_per_step}: at most {modules + 1} with talker.modules {modules}"
-            )
+        tokens = self.generation.tokens_per_step
+        refused = self.model.talker.refused_step(tokens)
+        if self.stage == "speak" and refused is not None:
+            raise ValueError(f"generation.tokens_per_step is {tokens}: {refused}")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,9 @@ class Settings(BaseModel):
 
 class TalkerSettings(Settings):
     """What every talker has: a text-side projector and a causal speech decoder (arXiv 2504.04060, section 3)."""
+
+    in_released_code: ClassVar[bool] = False
+    """Whether the released code has this talker: only then can a model follow its habits, or be exported in its layout."""
 
     hidden: int = Field(2048, gt=0)
     """Width of the talker; equals the thinker's width, whose states it reads."""
@@ -35,21 +38,98 @@ class TalkerSettings(Settings):
     speech_chunk: int = Field(15, gt=0)
     """Speech rows that share one view of the text (C_s)."""
 
+    @property
+    def reads(self) -> tuple[str, int]:
+        """The key that says how wide the thinker's states are, and their width."""
+        return "hidden", self.hidden
+
+    @property
+    def step_sizes(self) -> range:
+        """How many speech tokens one decoding step can draw."""
+        return range(1, 2)
+
+    @property
+    def step_rule(self) -> str:
+        """The same in words, with the key it follows from."""
+        return "always 1 with this kind of talker"
+
+    def refused_step(self, tokens: int) -> str | None:
+        """Why a step cannot draw `tokens` speech tokens; none if it can."""
+        return None if tokens in self.step_sizes else self.step_rule
+
 
 class NtpSettings(TalkerSettings):
     """Next-token prediction: one speech token a step (the paper's baseline)."""
 
+    in_released_code: ClassVar[bool] = True
     kind: Literal["ntp"] = "ntp"
 
 
-class MtpVocalnetSettings(TalkerSettings):
+class GroupSettings(TalkerSettings):
+    """Groups of tokens are read as one row and spoken in one step; their size is learned, so it is the same in decoding."""
+
+    group: int = Field(3, ge=2)
+    """Speech tokens a group, and a step."""
+
+    @property
+    def step_sizes(self) -> range:
+        return range(self.group, self.group + 1)
+
+    @property
+    def step_rule(self) -> str:
+        return f"always {self.group}, as model.talker.group says"
+
+
+class GroupLinearSettings(GroupSettings):
+    """Group-Linear: one linear layer scores the tokens of a group."""
+
+    kind: Literal["group-linear"] = "group-linear"
+
+
+class GroupTransSettings(GroupSettings):
+    """Group-Trans: a small non-autoregressive transformer with a learned query for each token of a group."""
+
+    kind: Literal["group-trans"] = "group-trans"
+    group_layers: int = Field(2, ge=1)
+    """Layers of the transformer that speaks a group."""
+
+
+class MtpSettings(TalkerSettings):
+    """Multi-token prediction: each row predicts the next token, and more after it."""
+
+    modules: int = Field(5, ge=1)
+    """Extra predictions a row; with the main head, modules + 1 tokens are learned a position."""
+    loss_decay: float = Field(0.8, gt=0, le=1)
+    """Weight of prediction k's loss is loss_decay**k (equation 4)."""
+
+    @property
+    def step_sizes(self) -> range:
+        return range(1, self.modules + 2)
+
+    @property
+    def step_rule(self) -> str:
+        return f"at most {self.modules + 1} with model.talker.modules {self.modules}"
+
+
+class MtpParallelLinearSettings(MtpSettings):
+    """MTP-Parallel-Linear: linear heads side by side on the decoder's state."""
+
+    kind: Literal["mtp-parallel-linear"] = "mtp-parallel-linear"
+
+
+class MtpDeepseekSettings(MtpSettings):
+    """MTP-DeepSeek: module k also reads the token before the one it predicts, so each is next-token prediction once more."""
+
+    kind: Literal["mtp-deepseek"] = "mtp-deepseek"
+    shared_head: bool = True
+    """Modules score with the main output layer, as in DeepSeek-V3; false gives each one of its own, as MTP-VocalNet has."""
+
+
+class MtpVocalnetSettings(MtpSettings):
     """Chained multi-token prediction: module k turns the states of module k-1 into the token k steps later."""
 
+    in_released_code: ClassVar[bool] = True
     kind: Literal["mtp-vocalnet"] = "mtp-vocalnet"
-    modules: int = Field(5, ge=1)
-    """Extra prediction modules; with the main head, modules + 1 tokens are learned a position."""
-    loss_decay: float = Field(0.8, gt=0, le=1)
-    """Weight of module k's loss is loss_decay**k (equation 4)."""
 
 
 class MdmSettings(TalkerSettings):
@@ -78,6 +158,18 @@ class MdmSettings(TalkerSettings):
     """An answer ends at the latest after so many seconds a text token."""
 
     @property
+    def reads(self) -> tuple[str, int]:
+        return ("hidden", self.hidden) if self.text_hidden is None else ("text_hidden", self.text_hidden)
+
+    @property
+    def step_sizes(self) -> range:
+        return range(self.block, self.block + 1)
+
+    def refused_step(self, tokens: int) -> str | None:
+        """A block is spoken in `generation.steps` passes; nothing is asked of `generation.tokens_per_step`."""
+        return None
+
+    @property
     def block(self) -> int:
         """B."""
         return self.speech_chunk
@@ -88,4 +180,13 @@ class MdmSettings(TalkerSettings):
         return self.text_chunk if self.anchors == "slot" else 0
 
 
-TalkerChoice = Annotated[NtpSettings | MtpVocalnetSettings | MdmSettings, Field(discriminator="kind")]
+TalkerChoice = Annotated[
+    NtpSettings
+    | GroupLinearSettings
+    | GroupTransSettings
+    | MtpParallelLinearSettings
+    | MtpDeepseekSettings
+    | MtpVocalnetSettings
+    | MdmSettings,
+    Field(discriminator="kind"),
+]

@@ -39,6 +39,10 @@ def export_released(folder: Path, output: Path, dtype: str = "bf16", shard_size:
     settings: ModelSettings = config["model"]
     if settings.thinker.family not in MODEL_TYPES:
         raise VocalnetError(f"{folder}: thinker.family is {settings.thinker.family!r}", f"Released: only {', '.join(MODEL_TYPES)}.")
+    if not settings.talker.in_released_code:
+        raise VocalnetError(
+            f"{folder}: talker.kind is {settings.talker.kind!r}", "The released code cannot speak with it; keep our layout."
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise VocalnetError(f"{output}: is there already, and not empty", "Name a new folder with -o.")
     model = load_model(folder, "cpu", DTYPES[dtype])
@@ -116,7 +120,7 @@ def released_keys(model: SpeechLLM, dtype: str) -> dict[str, Any]:
         "special_tokens": len(SPECIALS),
         **specials,
         "switch_token_id": talker.codes + len(SPECIALS),
-        "mtp_num": getattr(talker, "modules", 0),
+        "mtp_num": talker.step_sizes[-1] - 1,
         "txt_token_num": talker.text_chunk,
         "speech_token_num": talker.speech_chunk,
         "tokenizer_model_max_length": 4096,

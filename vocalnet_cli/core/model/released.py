@@ -210,7 +210,7 @@ def _sources(folder: Path) -> dict[str, tuple[Shards, str]]:
 
 def _generation(folder: Path, talker: TalkerSettings) -> dict[str, Any]:
     """How the released scripts draw answers: greedy, the whole text first, two modules (vocalnet.md, sections 6.1 to 6.3)."""
-    generation: dict[str, Any] = {"streaming": False, "tokens_per_step": min(3, getattr(talker, "modules", 0) + 1)}
+    generation: dict[str, Any] = {"streaming": False, "tokens_per_step": min(3, talker.step_sizes[-1])}
     path = folder / "generation_config.json"
     if path.is_file():
         try:

@@ -10,13 +10,18 @@ if TYPE_CHECKING:
     from vocalnet_cli.core.model.talker.contract import Talker
 
 TALKERS = {
-    "ntp": "vocalnet_cli.core.model.talker.ntp:NtpTalker",
-    "mtp-vocalnet": "vocalnet_cli.core.model.talker.mtp_vocalnet:MtpVocalnetTalker",
-    "mdm": "vocalnet_cli.core.model.talker.mdm:MdmTalker",
+    "ntp": "ntp:NtpTalker",
+    "group-linear": "group_linear:GroupLinearTalker",
+    "group-trans": "group_trans:GroupTransTalker",
+    "mtp-parallel-linear": "mtp_parallel_linear:MtpParallelLinearTalker",
+    "mtp-deepseek": "mtp_deepseek:MtpDeepseekTalker",
+    "mtp-vocalnet": "mtp_vocalnet:MtpVocalnetTalker",
+    "mdm": "mdm:MdmTalker",
 }
+"""File of this folder and class of each kind that `config.talker_schema` has settings for."""
 
 
 def build_talker(settings: TalkerChoice, compat: str = "paper") -> Talker:
     """A talker of these sizes with random weights. `compat` chooses masks and positions (see `masks`)."""
     module, name = TALKERS[settings.kind].split(":")
-    return getattr(import_module(module), name)(settings, compat)
+    return getattr(import_module(f"{__name__}.{module}"), name)(settings, compat)

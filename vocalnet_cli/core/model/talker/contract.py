@@ -33,7 +33,7 @@ class TalkerLoss:
     total: Tensor
     """What is minimised."""
     heads: list[Tensor]
-    """Cross-entropy of each head in nats a token, main head first, unweighted."""
+    """Cross-entropy of each head in nats a token, unweighted: main head first, or places of a group in order."""
 
 
 @dataclass
@@ -73,11 +73,11 @@ class TalkerState:
     sampling: SpeechSampling
     projector: GrowingCache
     stacks: list[GrowingCache]
-    """Caches of the decoder and of each prediction module in use."""
+    """Caches of the decoder and of each prediction module that is run."""
     rows: Tensor
     """Long [B, N]: row numbers of what the stacks' caches hold."""
     pending: Tensor
-    """Long [B, n]: tokens drawn last, not yet read; SOS at first."""
+    """Long [B, n]: tokens drawn last, not yet read; at first SOS in every place of a row."""
     recent: Tensor
     """Long [B, n]: the newest tokens drawn, as many as the repetition penalty looks back on."""
     total: Tensor

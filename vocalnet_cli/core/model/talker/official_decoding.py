@@ -18,7 +18,7 @@ from vocalnet_cli.core.model.talker.decoding import check_tokens_per_step
 from vocalnet_cli.core.model.talker.sampling import divided, draw
 
 if TYPE_CHECKING:
-    from vocalnet_cli.core.model.talker.ntp import NtpTalker
+    from vocalnet_cli.core.model.talker.autoregressive import AutoregressiveTalker
 
 
 @dataclass
@@ -39,7 +39,7 @@ class OfficialState:
     """The last text was spoken."""
 
 
-def begin(talker: NtpTalker, batch: int, streaming: bool, tokens_per_step: int, sampling: SpeechSampling) -> OfficialState:
+def begin(talker: AutoregressiveTalker, batch: int, streaming: bool, tokens_per_step: int, sampling: SpeechSampling) -> OfficialState:
     """State of a new answer."""
     check_tokens_per_step(talker, tokens_per_step)
     if batch != 1:
@@ -48,7 +48,7 @@ def begin(talker: NtpTalker, batch: int, streaming: bool, tokens_per_step: int, 
     return OfficialState(streaming, tokens_per_step, sampling, GrowingCache(), stacks, [talker.sos])
 
 
-def step(talker: NtpTalker, state: OfficialState, hidden: Tensor | None, last: bool) -> Tensor:
+def step(talker: AutoregressiveTalker, state: OfficialState, hidden: Tensor | None, last: bool) -> Tensor:
     """One call of the released code: reads text, then speaks a chunk, or to the end after the last text. All ids drawn are returned.
 
     When not streaming, one call holds the whole text. `max_speech_tokens` counts SOS and is tested once a step.
@@ -70,7 +70,7 @@ def step(talker: NtpTalker, state: OfficialState, hidden: Tensor | None, last: b
     return torch.tensor(state.tokens[first:], dtype=torch.long)
 
 
-def _read_text(talker: NtpTalker, state: OfficialState, hidden: Tensor) -> None:
+def _read_text(talker: AutoregressiveTalker, state: OfficialState, hidden: Tensor) -> None:
     text = talker.project(hidden, state.projector)
     if state.text == 0:
         text = torch.cat([talker.embedding(torch.tensor([[talker.bos]], device=text.device)), text], dim=1)
@@ -81,7 +81,7 @@ def _read_text(talker: NtpTalker, state: OfficialState, hidden: Tensor) -> None:
         _run(talker, state, depth, decoded, positions, is_text=True)
 
 
-def _run(talker: NtpTalker, state: OfficialState, depth: int, states: Tensor, positions: Tensor, is_text: bool) -> Tensor:
+def _run(talker: AutoregressiveTalker, state: OfficialState, depth: int, states: Tensor, positions: Tensor, is_text: bool) -> Tensor:
     """New rows [1, n, H] through one stack: text rows see text, speech rows everything that came before."""
     cache, text_rows = state.stacks[depth]
     start, count = len(text_rows), states.shape[1]
@@ -90,11 +90,10 @@ def _run(talker: NtpTalker, state: OfficialState, depth: int, states: Tensor, po
     seen = torch.arange(start + count, device=device) <= torch.arange(start, start + count, device=device)[:, None]
     if is_text:
         seen = seen & torch.tensor(text_rows, device=device)
-    stack = talker.decoder if depth == 0 else talker.extra[depth - 1].stack
-    return stack(states, talker.rotary(positions), seen[None, None], cache)
+    return talker.stack(depth)(states, talker.rotary(positions), seen[None, None], cache)
 
 
-def _speak(talker: NtpTalker, state: OfficialState, pending: list[int], first: int, stop_at: int | None) -> bool:
+def _speak(talker: AutoregressiveTalker, state: OfficialState, pending: list[int], first: int, stop_at: int | None) -> bool:
     """One step over the pending tokens; whether speaking stops, at EOS or once `stop_at` tokens came since token number `first`."""
     device = talker.embedding.weight.device
     states = talker.embedding(torch.tensor([pending], device=device))
@@ -102,8 +101,7 @@ def _speak(talker: NtpTalker, state: OfficialState, pending: list[int], first: i
         start = len(state.stacks[depth][1])  # its own: after a step that was cut short, later heads count fewer rows
         positions = torch.arange(start, start + len(pending), device=device)
         states = _run(talker, state, depth, states, positions, is_text=False)
-        norm, head = (talker.norm, talker.head) if depth == 0 else (talker.extra[depth - 1].norm, talker.extra[depth - 1].head)
-        scores = head(norm(states[:, -1]))
+        scores = talker.predict(depth, states[:, -1], 1)[:, 0]
         recent = state.tokens[first:] if state.streaming else state.tokens
         recent = recent[-state.sampling.repetition_window :] if state.sampling.repetition_window else []
         if recent and (state.streaming or depth == 0):

@@ -35,6 +35,26 @@ def draw(scores: Tensor, sampling: SpeechSampling, recent: Tensor | None = None)
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(scores.device)
 
 
+def draw_in_turn(scores: Tensor, sampling: SpeechSampling, recent: Tensor) -> Tensor:
+    """Tokens [B, m] from scores [B, m, V] that do not depend on one another, though the penalty of each counts those before it.
+
+    Without a penalty that is one draw; with one it takes m.
+    """
+    if not sampling.repetition_window or sampling.repetition_penalty == 1.0:
+        return draw(scores.flatten(0, 1), sampling).view(scores.shape[:2])
+    tokens: list[Tensor] = []
+    for place in scores.unbind(1):
+        tokens.append(draw(place, sampling, recent))
+        recent = remembered(recent, tokens[-1][:, None], sampling)
+    return torch.stack(tokens, dim=1)
+
+
+def remembered(recent: Tensor, tokens: Tensor, sampling: SpeechSampling) -> Tensor:
+    """The newest tokens [B, at most the window] after `tokens` [B, m] were drawn; nothing is kept without a window."""
+    window = sampling.repetition_window
+    return torch.cat([recent, tokens], dim=1)[:, -window:] if window else recent
+
+
 def divided(scores: Tensor, recent: Tensor, counts: Tensor, penalty: float) -> Tensor:
     """The released code's repetition penalty: scores [B, V] are divided by `penalty` once an occurrence in `recent` [B, n].
 
