@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, GriffinLimSettings, ModelSettings, ThinkerSettings
-from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
 from vocalnet_cli.core.model.folder import PARTS
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
 from vocalnet_cli.core.model.tokenizer import train_tokenizer
@@ -20,35 +20,40 @@ CODES = 16
 WINDOW_S = 2.0
 
 
-def tiny_settings(vocab: int, width: int = 32, codes: int = CODES) -> ModelSettings:
-    """Sizes of the tiny model; `width` is that of every part. With other than CODES `codes` it has no vocoder."""
+MTP = {"kind": "mtp-vocalnet", "modules": 2}
+
+
+def tiny_settings(vocab: int, width: int = 32, talker: Mapping[str, object] = MTP, codes: int = CODES) -> ModelSettings:
+    """Sizes of the tiny model; `width` is that of every part, `talker` its kind and what only this kind has.
+
+    With other than CODES `codes` it has no vocoder.
+    """
+    sizes = dict(hidden=width, ffn=2 * width, heads=2, projector_layers=1, decoder_layers=1, codes=codes, dropout=0.0)
     return ModelSettings(
         encoder=EncoderSettings(hidden=width, layers=1, heads=2, ffn=2 * width, mel_bins=80, window_s=WINDOW_S, padding="fit"),
         adaptor=AdaptorSettings(hidden=width),
         thinker=ThinkerSettings(
             hidden=width, layers=2, heads=2, kv_heads=1, ffn=2 * width, vocab=vocab, tied=False, max_positions=1024, system_prompt=""
         ),
-        talker=MtpVocalnetSettings(
-            hidden=width, ffn=2 * width, heads=2, projector_layers=1, decoder_layers=1, codes=codes, dropout=0.0, modules=2
-        ),
+        talker={**sizes, **talker},
         vocoder=GriffinLimSettings(codes=CODES, iterations=2) if codes == CODES else None,
     )
 
 
-def tiny_model(seed: int = 0, codes: int = CODES) -> SpeechLLM:
+def tiny_model(seed: int = 0, talker: Mapping[str, object] = MTP, codes: int = CODES) -> SpeechLLM:
     """A random tiny model with a byte-level tokenizer. It never ends its text by itself: only the limit ends it."""
     tokenizer = train_tokenizer(TEXTS, 300, "llama")
     torch.manual_seed(seed)
-    model = build_model(tiny_settings(len(tokenizer), codes=codes))
+    model = build_model(tiny_settings(len(tokenizer), talker=talker, codes=codes))
     model.tokenizer = tokenizer
     model.eval().requires_grad_(False)
     model.thinker.get_output_embeddings().weight[list(model.end_ids)] = 0.0  # logit 0 never wins among hundreds of random ones
     return model
 
 
-def save_tiny(folder: Path, seed: int = 0, codes: int = CODES, **generation: object) -> Path:
+def save_tiny(folder: Path, seed: int = 0, talker: Mapping[str, object] = MTP, codes: int = CODES, **generation: object) -> Path:
     """A tiny model as a folder that `--model` takes; `generation` is what its config.json says about answers."""
-    save_model(tiny_model(seed, codes), folder, set(PARTS), generation=dict(generation))
+    save_model(tiny_model(seed, talker, codes), folder, set(PARTS), generation=dict(generation))
     return folder
 
 

@@ -98,6 +98,13 @@ def test_exports_read_back_as_the_same_model(vocalnet, tmp_path):
     assert again.code == 1 and "not empty" in again.err
 
 
+def test_a_talker_the_released_code_lacks_is_not_exported(vocalnet, tmp_path):
+    trained = save_tiny(tmp_path / "trained", talker={"kind": "mtp-parallel-linear", "modules": 2})
+    result = vocalnet("models", "export", trained, "-o", "exported")
+    lines = result.err.strip().splitlines()
+    assert result.code == 1 and len(lines) == 2 and "mtp-parallel-linear" in lines[0] and not Path("exported").exists()
+
+
 def test_a_released_checkpoint_exports_to_its_own_names(vocalnet, checkpoint):
     from vocalnet_cli.core.model.shards import Shards
 

@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.tiny import save_tiny, tiny_settings
+
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "tests" / "assets" / "digits"
 WORDS = "zero one two three four five six seven".split()
@@ -138,6 +140,33 @@ def test_cached_and_computed_features_train_alike(corpus: Path, vocalnet: Callab
         assert told.code == 0, told.err
         losses.append(json.loads(told.out)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # the cache holds half precision
+
+
+def test_a_talker_of_a_new_kind_learns_its_answers_by_heart(corpus: Path, vocalnet: Callable) -> None:
+    model = save_tiny(corpus / "start")
+    rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["speech_tokens"] = [(5 * number + 3 * place * place) % 16 for place in range(11 + number)]
+    (corpus / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    vocab = json.loads((model / "config.json").read_text())["model"]["thinker"]["vocab"]
+    settings = {
+        "stage": "speak",
+        "model": tiny_settings(vocab, talker={"kind": "mtp-deepseek", "modules": 2}).model_dump(mode="json"),
+        "init": {part: "start" for part in ("tokenizer", "encoder", "adaptor", "thinker", "vocoder")},
+        "data": {"manifest": "manifest.jsonl", "max_question_s": 2, "cache": True},
+        "train": {"steps": 60, "batch_size": 6, "lr": 1e-2, "log_every": 10, "save_every": 60, "eval_every": 60},
+        "generation": {"max_text_tokens": 6, "max_speech_tokens": 20, "tokens_per_step": 3},
+    }
+    (corpus / "deepseek.yaml").write_text(json.dumps(settings))
+    told = vocalnet("train", "--recipe", "deepseek.yaml", "-o", "run", "--device", "cpu", "--json")
+    assert told.code == 0, told.err
+    losses = [line["loss"] for line in metrics(corpus / "run") if "loss" in line]
+    assert losses[0] > 2 and losses[-1] < 0.05 * losses[0], losses
+    answer = vocalnet("infer", DIGITS / "3_jackson_10.wav", "--model", "run/model", "-o", "answers", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["tokens"]["speech"] > 0 and (corpus / "answers/3_jackson_10.wav").is_file()
+    refused = vocalnet("train", "--recipe", "deepseek.yaml", "--set", "generation.tokens_per_step=4", "-o", "other")
+    assert refused.code == 1 and "at most 3 with model.talker.modules 2" in refused.err
 
 
 def start(path: Path, run: str, *more: str) -> subprocess.Popen:

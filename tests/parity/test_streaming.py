@@ -13,8 +13,20 @@ from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens, TextDelta, TurnDone
 from vocalnet_cli.core.generation.streaming import answer
 from vocalnet_cli.core.generation.text import TextStream, decode, draw_token
+from vocalnet_cli.core.generation.together import answer_together
+from vocalnet_cli.core.model.folder import PARTS
+from vocalnet_cli.core.model.weights import load_model, save_model
 
 SETTINGS = GenerationSettings(max_text_tokens=23, max_speech_tokens=120, tokens_per_step=2)
+TALKERS = [
+    ({"kind": "ntp"}, 1),
+    ({"kind": "group-linear", "group": 5}, 5),
+    ({"kind": "group-trans", "group": 4}, 4),
+    ({"kind": "mtp-parallel-linear", "modules": 3}, 3),
+    ({"kind": "mtp-deepseek", "modules": 3}, 4),
+    ({"kind": "mtp-vocalnet", "modules": 3}, 2),
+]
+"""Every kind, and tokens a step."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,28 @@ def test_sound_leaves_before_the_text_is_complete(model):
     timings = events[-1].timings_ms
     assert 0 < timings["first_audio"] < timings["total"]
     assert sum(timings[stage] for stage in ("encoder", "thinker", "talker", "vocoder")) <= timings["total"]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(("talker", "tokens_per_step"), TALKERS, ids=[talker["kind"] for talker, _ in TALKERS])
+def test_every_talker_says_the_same_from_its_file_alone_and_with_others(talker, tokens_per_step, streaming, tmp_path):
+    settings = SETTINGS.model_copy(update={"tokens_per_step": tokens_per_step, "streaming": streaming})
+    questions = [tone(), tone(0.9, 500)]
+    model = tiny_model(talker=talker)
+    for layer in model.talker.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.out_features % model.talker.vocab == 0:
+            layer.bias.view(-1, model.talker.vocab)[:, model.talker.eos] = -100.0  # speak to the limit
+    alone = [collect(answer(model, question, settings)) for question in questions]
+    save_model(model, tmp_path / "model", set(PARTS))
+    loaded = load_model(tmp_path / "model")
+    for (text, tokens, _, done), (done_together, tokens_together, _) in zip(
+        alone, answer_together(loaded, questions, settings), strict=True
+    ):
+        assert (done_together.text, tokens_together) == (text, tokens) and len(tokens) == SETTINGS.max_speech_tokens
+        assert done.tokens["text"] == SETTINGS.max_text_tokens
+    kinds = [type(e) for e in answer(model, tone(), settings)]
+    last_text = max(i for i, kind in enumerate(kinds) if kind is TextDelta)
+    assert (kinds.index(AudioChunk) < last_text) == streaming
 
 
 def test_whole_text_first_when_not_streaming(model):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.parity.numbers import CLOSE
+from vocalnet_cli.core.config.mistakes import KINDS
 from vocalnet_cli.core.config.talker_schema import (
     GroupLinearSettings,
     GroupTransSettings,
@@ -93,8 +94,8 @@ def recorded(talker):
     talker.predict = real
 
 
-def test_every_kind_is_here_and_has_a_class():
-    assert {settings.kind for settings in TALKER.values()} == set(TALKERS)
+def test_every_kind_has_settings_and_a_class_and_is_tested_here():
+    assert {settings.kind for settings in TALKER.values()} == set(TALKERS) == set(KINDS["talker"])
 
 
 @pytest.mark.parametrize("split", [1, 5, TEXT])

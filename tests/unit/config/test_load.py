@@ -124,6 +124,27 @@ def test_sections_that_do_not_fit_are_told_besides_unknown_keys():
     assert line.startswith("--set generation.tokens_per_step=9  generation.tokens_per_step is 9: at most")
 
 
+def test_tokens_a_step_are_those_the_talker_can_draw(write):
+    for kind, refused, rule in (
+        ("ntp", 3, "always 1"),
+        ("group-linear", 5, "always 3, as model.talker.group"),
+        ("mtp-deepseek", 7, "at most 6"),
+    ):
+        other = f"model.talker.kind={kind}"
+        (line,) = mistakes("nano/mtp5", other, f"generation.tokens_per_step={refused}")
+        assert line.startswith(f"--set generation.tokens_per_step={refused}  generation.tokens_per_step is {refused}: {rule}")
+    (line,) = mistakes(write("extends: nano/mtp5\nmodel:\n  talker:\n    kind: group-trans\n    group: 5\n"))
+    assert "generation.tokens_per_step is 3: always 5" in line
+    loaded = load_recipe("nano/mtp5", ["model.talker.kind=group-trans", "model.talker.group=5", "generation.tokens_per_step=5"])
+    assert loaded.recipe.model.talker.step_sizes == range(5, 6)
+
+
+def test_talkers_the_released_code_has_not_follow_none_of_its_habits():
+    (line,) = mistakes("nano/mtp5", "model.talker.kind=group-linear", "model.compat=released")
+    assert line.startswith("--set model.") and "model.compat is released" in line and "group-linear" in line
+    assert load_recipe("nano/mtp5", ["model.compat=released"]).recipe.model.compat == "released"
+
+
 def test_talker_kind_missing_or_misspelt(write):
     assert "Nearest: mtp-vocalnet" in mistakes("nano/mtp5", "model.talker.kind=mtp-vocalnt")[0]
     (line,) = mistakes(write("model:\n  talker: {modules: 2}\n"))
