@@ -218,6 +218,8 @@ def test_a_signal_saves_and_exits_130(corpus: Path) -> None:
     ("arguments", "words"),
     [
         (["--recipe", "mtp5"], ["nano/mtp5"]),
+        (["--recipe", "align-1b"], ["Llama-3.2-1B-Instruct", "--recipe nano/align"]),
+        (["--recipe", "deepseek3"], ["runs/vocalnet/align-1b/model", "nano/ablation-deepseek3"]),
         (["--recipe", "nano/base"], ["no stage"]),
         (["--recipe", "nano/lm", "--set", "data.manifest=none.jsonl"], ["none.jsonl"]),
         (["--recipe", "nano/align"], ["nano/lm"]),

@@ -1,4 +1,4 @@
-"""Every kind of talker: cached decoding against its own training forward, and what all of them owe."""
+"""Every talker that speaks from left to right: cached decoding against its own training forward, and what all of them owe."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def recorded(talker):
 
 
 def test_every_kind_has_settings_and_a_class_and_is_tested_here():
-    assert {settings.kind for settings in TALKER.values()} == set(TALKERS) == set(KINDS["talker"])
+    assert set(TALKERS) == set(KINDS["talker"])
+    assert {settings.kind for settings in TALKER.values()} == set(TALKERS) - {"mdm"}  # blocks have tests of their own
 
 
 @pytest.mark.parametrize("split", [1, 5, TEXT])

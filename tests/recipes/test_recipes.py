@@ -9,6 +9,7 @@ import torch
 
 from vocalnet_cli.core.config.find import list_recipes
 from vocalnet_cli.core.config.load import load_recipe
+from vocalnet_cli.core.experiments.table import find_table
 from vocalnet_cli.core.model.speech_llm import build_model
 
 ROOT = Path(__file__).parents[2] / "recipes"
@@ -43,3 +44,36 @@ def test_recipe_opens_with_its_story(path):
     if loaded.recipe.paper is not None:
         assert f"Table {loaded.recipe.paper.table}" in story and loaded.recipe.paper.arxiv in story
         assert all(str(number) in story for number in loaded.recipe.paper.expect.values())
+
+
+TABLE_5 = [
+    ("ntp", 1, 1, 10.62),
+    ("group-linear", 3, 3, 11.5), ("group-linear", 5, 5, 17.61),
+    ("group-trans", 3, 3, 14.34), ("group-trans", 5, 5, 17.9),
+    ("mtp-parallel-linear", 6, 1, 8.61), ("mtp-parallel-linear", 6, 3, 8.0), ("mtp-parallel-linear", 6, 5, 10.57),
+    ("mtp-deepseek", 6, 1, 9.14), ("mtp-deepseek", 6, 3, 9.02), ("mtp-deepseek", 6, 5, 18.23),
+    ("mtp-vocalnet", 6, 1, 6.84), ("mtp-vocalnet", 6, 3, 5.66), ("mtp-vocalnet", 6, 5, 6.46),
+]  # fmt: skip
+"""arXiv 2504.04060: talker, most tokens a step (5 modules and the main head), tokens a step, word errors in percent."""
+
+
+@pytest.mark.parametrize("family", ["nano", "vocalnet"])
+def test_table_5_has_every_row_in_the_papers_order(family):
+    found = []
+    for row in find_table(family, "5", "2504.04060").rows:
+        recipe = load_recipe(row.recipe).recipe
+        talker, step = recipe.model.talker, recipe.generation.tokens_per_step
+        found.append((talker.kind, talker.step_sizes[-1], step, recipe.paper.expect["wer_percent"]))
+    assert found == TABLE_5
+
+
+@pytest.mark.parametrize("family", ["nano", "vocalnet"])
+def test_rows_of_table_5_differ_in_their_talker_and_its_step_alone(family):
+    recipes = [load_recipe(row.recipe).resolved for row in find_table(family, "5", "2504.04060").rows]
+    sizes = ("hidden", "ffn", "heads", "projector_layers", "decoder_layers", "codes", "dropout", "text_chunk", "speech_chunk")
+    for recipe in recipes:
+        for told in ("about", "paper"):
+            del recipe[told]
+        recipe["model"]["talker"] = {name: recipe["model"]["talker"][name] for name in sizes}
+        del recipe["generation"]["tokens_per_step"]
+    assert all(recipe == recipes[0] for recipe in recipes)

@@ -58,6 +58,17 @@ def find_recipe(name: str) -> Path:
     raise RecipeError(f"recipe {name!r}: {what}{nearest(name)}", "List them with: vocalnet recipes")
 
 
+def laptop_twin(name: str) -> str | None:
+    """The nano recipe that does at laptop size what recipe `family/short` does; none if there is none, or it is one itself.
+
+    It is called the same, has the name of an ablation, or does without the last part of the name (`align-1b`, `mtp5-step1`).
+    """
+    family, _, short = name.rpartition("/")
+    known = {recipe.name for recipe in list_recipes()}
+    names = (f"nano/{short}", f"nano/ablation-{short}", f"nano/{short.rpartition('-')[0]}")
+    return next((twin for twin in names if twin in known), None) if family not in ("", "nano") else None
+
+
 def nearest(name: str) -> str:
     """`. Nearest: a, b.` for a name that no recipe has; empty when none is close."""
     recipes = list_recipes()

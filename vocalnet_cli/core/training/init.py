@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, WhisperModel
 
+from vocalnet_cli.core.config.find import laptop_twin
 from vocalnet_cli.core.config.places import NANO, nano_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
@@ -87,11 +88,11 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
     the recipe, and what `missing_init` raises.
     """
     for where, parts in missing_init(recipe, recipe_name).items():
-        family, _, short = recipe_name.rpartition("/")
-        twin = "" if family in ("", "nano") else f", or run the laptop version: vocalnet train --recipe nano/{short}"
+        twin = laptop_twin(recipe_name)
+        instead = f", or run the laptop version: vocalnet train --recipe {twin}" if twin else ""
         raise MissingWeights(
             f"recipe {recipe_name} starts its {', '.join(parts)} from {where}: not on this machine",
-            f"Get it first: `{how_to_get(where)}`{twin}",
+            f"Get it first: `{how_to_get(where)}`{instead}",
         )
     return {part: folder for part, where in recipe.init.items() if (folder := locate(where)) is not None}
 
