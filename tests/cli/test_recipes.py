@@ -30,6 +30,25 @@ def test_lists_every_recipe_with_its_paper_row(vocalnet):
     assert row["stage"] == "speak" and row["paper"]["table"] == "5" and row["paper"]["expect"]["wer_percent"] == 5.66
 
 
+def test_a_table_is_listed_with_its_figures_in_its_order(vocalnet):
+    result = vocalnet("recipes", "--table", "9")
+    assert result.code == 0 and "wer_percent 5.66, utmos 4.495" in result.out and "vocalnet/t9-m5-s3" in result.out
+    rows = [row for row in json.loads(vocalnet("recipes", "--table", "9", "--json").out) if row["family"] == "vocalnet"]
+    assert [row["paper"]["expect"]["wer_percent"] for row in rows] == [7.79, 5.7, 6.84, 5.66, 6.46, 7.79, 6.14, 6.89, 8.06]
+    for args in (("--table", "99"), ("mtp5", "--table", "9")):
+        wrong = vocalnet("recipes", *args)
+        assert wrong.code == 2 and len(wrong.err.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("table", "count"), [("1", 2), ("2", 4), ("3", 3), ("4", 2), ("7", 4), ("9", 9), ("11", 2)])
+def test_every_row_the_paper_trains_has_a_recipe_and_a_laptop_twin(vocalnet, table, count):
+    rows = json.loads(vocalnet("recipes", "--table", table, "--json").out)
+    rows = [row for row in rows if row["paper"]["arxiv"] == "2504.04060"]
+    named = {family: [row["paper"]["row"] for row in rows if row["family"] == family] for family in ("vocalnet", "nano")}
+    assert len(named["vocalnet"]) == count and all(row["paper"]["expect"] for row in rows if row["family"] == "vocalnet")
+    assert set(named["nano"]) == {row for row in named["vocalnet"] if "8B" not in row and "VoiceAssistant" not in row}
+
+
 def test_prints_one_recipe_with_every_setting(vocalnet):
     text = vocalnet("recipes", "mtp5").out
     assert yaml.safe_load(text) == json.loads(vocalnet("recipes", "mtp5", "--json").out)

@@ -101,6 +101,42 @@ def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet:
     assert not all(third[name].equal(joint[name]) for name in third)
 
 
+def parts(run: str) -> dict[str, dict[str, torch.Tensor]]:
+    return {path.stem: load_file(path) for path in Path(run, "model").glob("*.safetensors")}
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    """Parts whose weights a run changed."""
+    return {part for part in after if part in before and any(not before[part][key].equal(after[part][key]) for key in after[part])}
+
+
+def test_the_stages_of_tables_3_and_4_train_what_their_rows_say(corpus: Path, vocalnet: Callable) -> None:
+    for stage in ("lm", "encoder", "speech-tokenizer"):
+        assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
+    origin = {"tokenizer": "lm", "thinker": "lm", "encoder": "encoder", "adaptor": "encoder", "vocoder": "speech-tokenizer"}
+    start_from = {part: f"runs/nano/{stage}/model" for part, stage in origin.items()}
+    rate = {"lr": 0.01, "warmup": 0.0, "schedule": "constant"}
+
+    def run(name: str, output: str, told: str, *more: str, **init: str) -> dict:
+        given = [f"--set=init.{part}={where}" for part, where in {**start_from, **init}.items()]
+        result = vocalnet("train", "--recipe", recipe(corpus, name, **rate), *given, "-o", output, "--device", "cpu", "--json", *more)
+        assert result.code == 0, result.err
+        assert told in result.err, result.err
+        return parts(output)
+
+    first = {part: load_file(f"{where}/{part}.safetensors") for part, where in start_from.items() if part != "tokenizer"}
+    heard = run("ablation-asr-pretrain", "asr", "adaptor")
+    assert changed(first, heard) == {"adaptor"}
+    one = run("ablation-t4-one-stage", "joint", "stage joint")
+    assert changed(first, one) == {"adaptor", "thinker"} and "talker" in one
+    repeated = run("ablation-tts-pretrain", "tts", "stage tts-pretrain")
+    assert changed(first, repeated) == {"thinker"} and set(repeated) >= {"encoder", "adaptor", "talker"}
+    after = run("ablation-t3-tts", "speak", "stage speak", thinker="tts/model", talker="tts/model")
+    assert changed(repeated, after) == {"talker", "thinker"}
+    answer = vocalnet("infer", DIGITS / "3_jackson_10.wav", "--model", "joint/model", "-o", "answers", "--json")
+    assert answer.code == 0, answer.err
+
+
 def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path, vocalnet: Callable) -> None:
     for stage in ("lm", "encoder", "speech-tokenizer"):
         assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0

@@ -32,6 +32,7 @@ app = typer.Typer(cls=NameOrCommand, invoke_without_command=True, subcommand_met
 
 NameArg = Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe with every setting it resolves to.")]
 TableOpt = Annotated[str, typer.Option("--table", metavar="N", help="Table of the paper, as `vocalnet recipes` names it.")]
+OfTableOpt = Annotated[str | None, typer.Option("--table", metavar="N", help="Only the rows of this table, with the paper's figures.")]
 FamilyOpt = Annotated[str, typer.Option("--family", metavar="FAMILY", help="Recipes to take: nano (its ablation-* recipes), vocalnet.")]
 PaperOpt = Annotated[str | None, typer.Option("--paper", metavar="ARXIV", help="arXiv id, where two papers have a table of that number.")]
 SeedsOpt = Annotated[int, typer.Option("--seeds", metavar="K", min=1, help="Runs of each row, with the seeds 0 to K-1.")]
@@ -39,21 +40,25 @@ RowsOpt = Annotated[str | None, typer.Option("--limit-rows", metavar="A,B", help
 
 
 @app.callback()
-def recipes(context: typer.Context, name: NameArg = None, as_json: JsonOpt = False) -> None:
+def recipes(context: typer.Context, name: NameArg = None, table: OfTableOpt = None, as_json: JsonOpt = False) -> None:
     """List the recipes by paper and table, print one, or run a whole table.
 
     \b
     Examples:
       vocalnet recipes
       vocalnet recipes mtp5 --json
+      vocalnet recipes --table 5
       vocalnet recipes run --table 5 --seeds 3
     """
     if context.invoked_subcommand is not None:
         return
     from vocalnet_cli.core.config.load import load_recipe
+    from vocalnet_cli.core.errors import UsageError
 
+    if name and table is not None:
+        raise UsageError(f"--table {table} and {name}: a table and a recipe", "Give one of them.")
     if name is None:
-        _list(as_json)
+        _list(table, as_json)
         return
     resolved = load_recipe(name).resolved
     if as_json:
@@ -136,23 +141,31 @@ def _show_plan(planned: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"missing: {one['weights']} ({', '.join(one['parts'])} of {', '.join(one['rows'])}): {one['command']}")
 
 
-def _list(as_json: bool) -> None:
-    from vocalnet_cli.core.config.find import list_recipes
-    from vocalnet_cli.core.config.load import load_recipe
+def _list(table: str | None, as_json: bool) -> None:
+    from vocalnet_cli.core.experiments.table import catalogue
 
-    rows: list[dict[str, Any]] = []
-    for info in list_recipes():
-        recipe = load_recipe(str(info.path)).recipe
-        paper = recipe.paper.model_dump() if recipe.paper is not None else None
-        rows.append({"family": info.family, "name": info.short, "stage": recipe.stage, "paper": paper, "about": recipe.about})
+    rows = catalogue(table)
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False))
-        return
-    show_table(
-        ["family", "name", "stage", "paper", "about"],
-        [[row["family"], row["name"], row["stage"] or "-", _place(row["paper"]), row["about"]] for row in rows],
-    )
+    elif table is None:
+        show_table(
+            ["family", "name", "stage", "paper", "about"],
+            [[row["family"], row["name"], row["stage"] or "-", _place(row["paper"]), row["about"]] for row in rows],
+        )
+    else:
+        show_table(
+            ["paper", "row", "the paper's", "recipe", "stage"],
+            [
+                [row["paper"]["arxiv"], row["paper"]["row"], _figures(row["paper"]), f"{row['family']}/{row['name']}", row["stage"] or "-"]
+                for row in rows
+            ],
+            title=f"table {table}",
+        )
 
 
 def _place(paper: dict[str, object] | None) -> str:
     return f"{paper['arxiv']}, {paper['table']}: {paper['row']}" if paper else "-"
+
+
+def _figures(paper: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in paper["expect"].items()) or "-"

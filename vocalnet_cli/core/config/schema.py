@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 
-Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak", "distill"]
+Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak", "joint", "asr-pretrain", "tts-pretrain", "distill"]
 PART_NAMES = ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder")
 
 
@@ -89,7 +89,7 @@ class ThinkerSettings(Settings):
     system_prompt: str | None = None
     """System message of every turn; none uses the family's default of the released models."""
     lora: LoraSettings = LoraSettings()
-    """Adapter trained in stage `align`."""
+    """Adapter of the stages in which the thinker learns (`lora` among what they train)."""
 
 
 class GriffinLimSettings(Settings):
@@ -224,6 +224,8 @@ class TrainSettings(Settings):
     """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
     gradient_checkpointing: bool = False
     """Trade compute for memory in the thinker."""
+    text_weight: float = Field(1.0, ge=0)
+    """Weight of the written answer's loss beside that of the speech, where one stage learns both."""
     streaming_share: float = Field(0.5, ge=0, le=1)
     """Share of talker examples under the streaming mask; the rest see the whole text (arXiv 2504.04060, section 3.3)."""
     log_every: int = Field(10, gt=0)
@@ -365,6 +367,6 @@ class Recipe(Settings):
     def _steps_fit(self) -> Recipe:
         tokens = self.generation.tokens_per_step
         refused = self.model.talker.refused_step(tokens)
-        if self.stage == "speak" and refused is not None:
+        if self.stage in ("speak", "joint") and refused is not None:
             raise ValueError(f"generation.tokens_per_step is {tokens}: {refused}")
         return self

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from vocalnet_cli.core.config.find import RecipeInfo, list_recipes
 from vocalnet_cli.core.config.load import load_recipe
-from vocalnet_cli.core.config.schema import PaperRow
+from vocalnet_cli.core.config.schema import PaperRow, Recipe
 from vocalnet_cli.core.errors import UsageError
 
 _NANO, _ABLATION = "nano", "ablation-"
@@ -72,6 +73,32 @@ def find_table(family: str, table: str, paper: str | None = None) -> Table:
             f"It has rows of: {', '.join(f'table {name} of {arxiv}' for arxiv, name in there) or 'no table yet'}.",
         )
     return Table(papers[0], table, family, sorted(found, key=_place))
+
+
+def catalogue(table: str | None = None) -> list[dict[str, Any]]:
+    """Every recipe of the toolkit, or those of one table in the table's order, family by family:
+
+    `{"family", "name", "stage", "paper", "about"}`. Raises UsageError for a table no recipe stands in.
+    """
+    found: list[tuple[RecipeInfo, Recipe]] = [(info, load_recipe(str(info.path)).recipe) for info in list_recipes()]
+    if table is not None:
+        tables = sorted({recipe.paper.table for _, recipe in found if recipe.paper is not None}, key=_natural)
+        if table not in tables:
+            raise UsageError(f"--table {table}: no recipe stands for a row of it", f"There are rows of: {', '.join(tables)}.")
+        families = {info.family: number for number, (info, _) in reversed(list(enumerate(found)))}
+        chosen = [(info, recipe, recipe.paper) for info, recipe in found if recipe.paper is not None and recipe.paper.table == table]
+        chosen.sort(key=lambda one: (one[2].arxiv, families[one[0].family], _place(Row(one[0].short, one[0].name, one[2]))))
+        found = [(info, recipe) for info, recipe, _ in chosen]
+    return [
+        {
+            "family": info.family,
+            "name": info.short,
+            "stage": recipe.stage,
+            "paper": recipe.paper.model_dump() if recipe.paper is not None else None,
+            "about": recipe.about,
+        }
+        for info, recipe in found
+    ]
 
 
 def _row(info: RecipeInfo) -> Row | None:

@@ -15,7 +15,7 @@ from vocalnet_cli.core.model.adaptor import Adaptor
 from vocalnet_cli.core.model.cache import GrowingCache
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.encoder import build_encoder, encoder_frames
-from vocalnet_cli.core.model.prompt import TEXT_END, Prompt, render_prompt, special_id, stop_ids
+from vocalnet_cli.core.model.prompt import SPEECH, TEXT_END, Prompt, render_prompt, special_id, stop_ids
 from vocalnet_cli.core.model.talker import build_talker
 from vocalnet_cli.core.model.thinker import build_thinker, last_hidden, text_logits
 from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder, build_vocoder
@@ -98,9 +98,10 @@ class SpeechLLM(nn.Module):
 
     # --- text ------------------------------------------------------------------------------------------------------
 
-    def prompt_ids(self) -> Prompt:
-        """Token ids around the speech of a single-turn question."""
-        return _prompt(self.tokenizer, self.settings.thinker.family, self.settings.thinker.system_prompt, self.settings.compat)
+    def prompt_ids(self, question: str = SPEECH) -> Prompt:
+        """Token ids around the speech of a single-turn question, which may say more than the speech."""
+        thinker = self.settings.thinker
+        return _prompt(self.tokenizer, thinker.family, thinker.system_prompt, question, self.settings.compat)
 
     def embed(self, ids: list[int] | Tensor) -> Tensor:
         """Thinker embeddings [1, n, H] of token ids."""
@@ -136,8 +137,8 @@ class SpeechLLM(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def _prompt(tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None, compat: str) -> Prompt:
-    return render_prompt(tokenizer, family, system_prompt, compat=compat)
+def _prompt(tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None, question: str, compat: str) -> Prompt:
+    return render_prompt(tokenizer, family, system_prompt, question, compat=compat)
 
 
 def build_model(settings: ModelSettings) -> SpeechLLM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,11 +15,13 @@ from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model import hub
-from vocalnet_cli.core.model.folder import FORMAT, is_vocoder
+from vocalnet_cli.core.model.folder import FORMAT, is_vocoder, read_config
+from vocalnet_cli.core.model.released import is_released, load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
-from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released, settings_for
+from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released as load_cosyvoice2
+from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import settings_for
 from vocalnet_cli.core.model.weights import load_part
 from vocalnet_cli.core.training.stage_plan import STAGES
 
@@ -99,6 +102,7 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
 
 def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
     """Read every part's starting weights into the model."""
+    released: dict[Path, SpeechLLM] = {}
     for part, folder in folders.items():
         if part == "tokenizer":
             model.tokenizer = load_tokenizer(folder)
@@ -106,6 +110,10 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
             _load_vocoder(model, folder)
         elif getattr(model, part) is None:
             raise VocalnetError(f"init.{part} is {folder}, but model.{part} is not set", f"Say its kind: --set model.{part}.kind=KIND")
+        elif _released(folder):
+            if folder not in released:
+                released[folder] = load_released(folder, read_config(folder)["model"], torch.device("cpu"), torch.float32)
+            _copy(getattr(released[folder], part), getattr(model, part), folder)
         elif _ours(folder):
             load_part(getattr(model, part), folder, part)
         elif part == "thinker":
@@ -131,12 +139,17 @@ def _load_vocoder(model: SpeechLLM, folder: Path) -> None:
             "Leave model.vocoder out (null), or give it kind cosyvoice2 and the sizes of the folder's YAML.",
         )
     assert isinstance(model.vocoder, CosyVoice2Vocoder)
-    load_released(model.vocoder.flow, model.vocoder.hift, folder)
+    load_cosyvoice2(model.vocoder.flow, model.vocoder.hift, folder)
 
 
 def _ours(folder: Path) -> bool:
     config = folder / "config.json"
     return config.is_file() and f'"{FORMAT}"' in config.read_text()
+
+
+def _released(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and is_released(json.loads(config.read_text(encoding="utf-8")))
 
 
 def _copy(source: nn.Module, target: nn.Module, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from transformers import set_seed
 
 from vocalnet_cli.core.config.load import LoadedRecipe, save_resolved
 from vocalnet_cli.core.config.places import cache_folder, run_folder
-from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import Interrupted, VocalnetError
 from vocalnet_cli.core.model.speech_llm import build_model
 from vocalnet_cli.core.model.weights import save_model
@@ -22,6 +22,7 @@ from vocalnet_cli.core.training.init import load_init, locate_all, vocoder_elsew
 from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage
 from vocalnet_cli.core.training.run_log import origin
 from vocalnet_cli.core.training.stage_plan import parts_to_train, stage_class
+from vocalnet_cli.core.training.tally import table_lines, tally
 
 
 def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume: bool, quiet: bool) -> dict[str, Any]:
@@ -44,6 +45,10 @@ def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume:
     load_init(model, folders)
     stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
     stage.load_examples()
+    if not quiet:
+        print(
+            f"recipe {loaded.name}, stage {recipe.stage}, {len(stage.examples)} rows", *table_lines(tally(stage)), sep="\n", file=sys.stderr
+        )
     step, loss, stopped = train_stage(stage, folder, device, resume, quiet)
     if stopped is not None:
         raise Interrupted(
@@ -74,12 +79,12 @@ def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
     recipe = loaded.recipe
     parts = parts_to_train(loaded)
     with torch.device("meta"):
-        model = build_model(recipe.model)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trainable = sum(_size(recipe, model, part) for part in parts)
+        stage = stage_class(str(recipe.stage))(recipe, build_model(recipe.model), cache_folder(), parts)
+    counts = tally(stage)
+    total, trainable = sum(one.total for one in counts), sum(one.learns for one in counts)
     memory = 4 * (total + 3 * trainable)
     rows = recipe.train.batch_size * recipe.train.accumulate
-    per_row = {"lm": 32, "align": 64}.get(str(recipe.stage), int(recipe.data.max_answer_s * 25))
+    per_row = {"lm": 32, "align": 64, "asr-pretrain": 64}.get(str(recipe.stage), int(recipe.data.max_answer_s * 25))
     return {
         "trainable": trainable,
         "total": total,
@@ -87,13 +92,6 @@ def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
         "tokens_per_step": rows * per_row,
         "fits": memory < _memory(device),
     }
-
-
-def _size(recipe: Recipe, model: Any, part: str) -> int:
-    if part != "lora":
-        return sum(parameter.numel() for parameter in getattr(model, part).parameters())
-    linears = [m for name, m in model.thinker.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in name]
-    return sum(recipe.model.thinker.lora.rank * (linear.in_features + linear.out_features) for linear in linears)
 
 
 def _memory(device: str) -> int:

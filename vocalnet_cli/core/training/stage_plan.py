@@ -25,8 +25,11 @@ STAGES = {
     "lm": StagePlan(("thinker",), (), "lm:LmStage"),
     "encoder": StagePlan(("encoder", "adaptor"), ("tokenizer", "thinker"), "encoder:EncoderStage"),
     "speech-tokenizer": StagePlan(("vocoder",), (), "speech_tokenizer:SpeechTokenizerStage"),
+    "asr-pretrain": StagePlan(("adaptor",), ("tokenizer", "encoder", "thinker"), "asr_pretrain:AsrPretrainStage"),
     "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage", may=("encoder",)),
-    "speak": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "vocoder"), "speak:SpeakStage"),
+    "tts-pretrain": StagePlan(("talker", "lora"), ("tokenizer", "thinker", "vocoder"), "tts_pretrain:TtsPretrainStage"),
+    "speak": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "vocoder"), "speak:SpeakStage", may=("lora",)),
+    "joint": StagePlan(("adaptor", "lora", "talker"), ("tokenizer", "encoder", "thinker", "vocoder"), "speak:SpeakStage"),
     "distill": StagePlan(("talker",), ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder"), "distill:DistillStage"),
 }
 

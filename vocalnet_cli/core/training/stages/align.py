@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vocalnet_cli.core.model.thinker import add_lora, last_hidden, merge_lora, text_logits
+from vocalnet_cli.core.model.thinker import last_hidden, text_logits
 from vocalnet_cli.core.training.stages.heard import HeardStage, Source
 from vocalnet_cli.core.training.stages.stage import IGNORE, kinds_of, pad, text_loss
 
@@ -14,28 +14,14 @@ Example = tuple[Source, Tensor]
 class AlignStage(HeardStage):
     """Next-token prediction of the answer after the spliced speech (arXiv 2504.04060, section 3.4, stage 1)."""
 
-    def freeze_except(self, parts: tuple[str, ...]) -> None:
-        self.lora = "lora" in parts
-        if self.lora:
-            self.model.thinker = add_lora(self.model.thinker, self.recipe.model.thinker.lora)
-        super().freeze_except(tuple(part for part in parts if part != "lora"))
-        self.encoder_learns = "encoder" in parts
-
     def load_examples(self) -> None:
         train, dev = self.rows()
         self.examples = list(zip(self.sources(train), self.answer_ids(train), strict=True))
         self.dev_examples = list(zip(self.sources(dev), self.answer_ids(dev), strict=True))
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
 
-    def trained(self) -> tuple[str, ...]:
-        return ("encoder", "adaptor", "thinker") if self.encoder_learns else ("adaptor", "thinker")
-
     def length(self, example: Example) -> int:
         return self.source_length(example[0])
-
-    def finish(self) -> None:
-        if self.lora:
-            self.model.thinker = merge_lora(self.model.thinker)
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
         answers = pad([answer for (_, answer), _ in draws], IGNORE)

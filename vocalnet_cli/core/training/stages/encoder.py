@@ -69,9 +69,6 @@ class EncoderStage(HeardStage):
         tokens = torch.tensor(self.model.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long) + 1
         return letter_targets(text), words, tokens
 
-    def trained(self) -> tuple[str, ...]:
-        return ("encoder", "adaptor")
-
     def length(self, example: Example) -> int:
         return len(example[0])
 

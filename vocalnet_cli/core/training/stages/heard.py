@@ -16,7 +16,8 @@ from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.encoder import encoder_frames
-from vocalnet_cli.core.model.prompt import END_OF_TURN, render_prompt, special_id
+from vocalnet_cli.core.model.prompt import END_OF_TURN, SPEECH, render_prompt, special_id
+from vocalnet_cli.core.model.thinker import add_lora, merge_lora
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, Stage, batches, lengths_of, pad
 
 HEAR_AT_ONCE = 16
@@ -44,9 +45,21 @@ class Spliced:
 
 
 class HeardStage(Stage):
-    """A stage whose input is spoken questions."""
+    """A stage whose input is questions, spoken or written, and which may adapt the thinker."""
 
-    encoder_learns = False
+    asks = SPEECH
+    """The user's turn, with the place of the speech in it."""
+
+    def freeze_except(self, parts: tuple[str, ...]) -> None:
+        self.lora = "lora" in parts
+        self.encoder_learns = "encoder" in parts
+        if self.lora:
+            self.model.thinker = add_lora(self.model.thinker, self.recipe.model.thinker.lora)
+        super().freeze_except(tuple(part for part in parts if part != "lora"))
+
+    def finish(self) -> None:
+        if self.lora:
+            self.model.thinker = merge_lora(self.model.thinker)
 
     @property
     def keeps_states(self) -> bool:
@@ -83,7 +96,7 @@ class HeardStage(Stage):
         """What each question is heard from: its written prompt, cached encoder states or log-mel, or the recording itself."""
         if self.written:
             thinker = self.recipe.model.thinker
-            prompts = [render_prompt(self.model.tokenizer, thinker.family, thinker.system_prompt, r.question.text) for r in records]
+            prompts = [render_prompt(self.model.tokenizer, thinker.family, thinker.system_prompt, self.question(r)) for r in records]
             return [torch.tensor(prompt.before) for prompt in prompts]
         if not self.recipe.data.cache:
             return records
@@ -109,14 +122,22 @@ class HeardStage(Stage):
             for row, length in zip(states, lengths, strict=True):
                 yield row[:length].cpu()
 
+    def question(self, record: Record) -> str:
+        """What the user writes, where the question is written."""
+        return record.question.text
+
+    def answer(self, record: Record) -> str:
+        """What the thinker is to write."""
+        return record.answer.text
+
     def answer_ids(self, records: list[Record]) -> list[Tensor]:
         """Token ids of each answer, the end of turn included."""
         tokenizer = self.model.tokenizer
         end = special_id(tokenizer, END_OF_TURN[self.recipe.model.thinker.family])
-        return [torch.tensor(tokenizer(r.answer.text, add_special_tokens=False)["input_ids"] + [end]) for r in records]
+        return [torch.tensor(tokenizer(self.answer(r), add_special_tokens=False)["input_ids"] + [end]) for r in records]
 
     def source_length(self, source: Source) -> int:
-        return len(source.answer.text) if isinstance(source, Record) else len(source.mel) if isinstance(source, Sound) else len(source)
+        return len(self.answer(source)) if isinstance(source, Record) else len(source.mel) if isinstance(source, Sound) else len(source)
 
     def collate_heard(self, sources: Sequence[Source], draws: Sequence[int]) -> dict[str, Tensor]:
         """`heard` [B, T, hidden] encoder states, log-mels [B, F, bins] (nothing cached), or prompt ids [B, n]; `heard_lengths` [B]."""
@@ -174,6 +195,6 @@ class HeardStage(Stage):
         if self.written:
             return [model.embed(row[:n])[0] for row, n in zip(heard, heard_lengths.tolist(), strict=True)]
         audio, lengths = self.audio(heard, heard_lengths)
-        ids = model.prompt_ids()
+        ids = model.prompt_ids(self.asks)
         before, after = model.embed(ids.before)[0], model.embed(ids.after)[0]
         return [torch.cat([before, row[:n].to(before.dtype), after]) for row, n in zip(audio, lengths, strict=True)]

@@ -1,4 +1,8 @@
-"""Stage `speak` (stage 2 of the paper): speech to speech. The talker alone learns, from the frozen thinker's states."""
+"""Stages `speak` (stage 2 of the paper), in which the talker learns from the frozen thinker's states, and `joint`, in which all learn.
+
+Where the adaptor or LoRA learn too, the written answer is a target beside the spoken one: without it the thinker would be free to
+forget how to write.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.talker.contract import Lengths
-from vocalnet_cli.core.model.thinker import last_hidden
-from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, Source
-from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, batches, kinds_of, pad
+from vocalnet_cli.core.model.thinker import last_hidden, text_logits
+from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, Source, Spliced
+from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, batches, kinds_of, pad, text_loss
 from vocalnet_cli.core.units import ANSWER_HZ, SPEECH_TOKEN_HZ
 
 Example = tuple[Source, Tensor, Tensor]
@@ -24,7 +28,16 @@ Example = tuple[Source, Tensor, Tensor]
 
 
 class SpeakStage(HeardStage):
-    """Multi-token prediction of the answer's speech tokens (arXiv 2504.04060, sections 3.2 and 3.4, stage 2)."""
+    """Multi-token prediction of the answer's speech tokens (arXiv 2504.04060, sections 3.2 and 3.4: stage 2, or all at once as table 4)."""
+
+    @property
+    def reading_learns(self) -> bool:
+        """Whether what the talker reads changes while it learns."""
+        return set(self.parts) != {"talker"}
+
+    @property
+    def states_cached(self) -> bool:
+        return self.keeps_states and not self.reading_learns
 
     def rows(self) -> tuple[list[Record], list[Record]]:
         train, dev = super().rows()
@@ -43,7 +56,7 @@ class SpeakStage(HeardStage):
 
     def _examples(self, records: list[Record]) -> list[Example]:
         ids, tokens, heard = self.answer_ids(records), self._speech(records), self.sources(records)
-        if not self.keeps_states:
+        if not self.states_cached:
             return list(zip(heard, ids, tokens, strict=True))
         parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
         key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest)
@@ -55,23 +68,28 @@ class SpeakStage(HeardStage):
         for group in batches(pairs, HEAR_AT_ONCE):
             heard_now = self.collate_heard([source for source, _ in group], [DEV_DRAW] * len(group))
             batch = {**heard_now, "answers": pad([answer for _, answer in group], IGNORE)}
-            states = self._states(**batch)
+            states = self._talker_rows(*self._read_answers(**batch))
             for row, (_, answer) in zip(states, group, strict=True):
                 yield row[: len(answer)].cpu()
 
-    @torch.no_grad()
-    def _states(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> Tensor:
+    def _read_answers(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> tuple[Spliced, Tensor]:
+        """Prompts with their answers, and the thinker's states of them [B, L, H]."""
+        if not self.lora:
+            self.model.thinker.eval()
+        with torch.set_grad_enabled(self.reading_learns and self.training):
+            batch = self.splice(heard, heard_lengths, answers)
+            return batch, last_hidden(self.model.thinker, batch.embeds, batch.mask)
+
+    def _talker_rows(self, batch: Spliced, hidden: Tensor) -> Tensor:
         """h(t1) ... h(tn), E [B, n + 1, H]: the states that have read each answer token, then the end vector."""
-        self.model.thinker.eval()
-        batch = self.splice(heard, heard_lengths, answers)
-        hidden = last_hidden(self.model.thinker, batch.embeds, batch.mask)
-        counts = (answers != IGNORE).sum(1).tolist()
+        counts = (batch.labels != IGNORE).sum(1).tolist()
         end = self.model.end_vector()[0]
-        rows = [
-            torch.cat([hidden[b, at : at + n - 1], end.to(hidden.dtype)])
-            for b, (at, n) in enumerate(zip(batch.answer_at, counts, strict=True))
-        ]
-        return pad(rows)
+        return pad(
+            [
+                torch.cat([hidden[b, at : at + n - 1], end.to(hidden.dtype)])
+                for b, (at, n) in enumerate(zip(batch.answer_at, counts, strict=True))
+            ]
+        )
 
     def _speech(self, records: list[Record]) -> list[Tensor]:
         """Speech tokens of each row: given in the manifest, or made from the answer's recording (each file once)."""
@@ -104,9 +122,6 @@ class SpeakStage(HeardStage):
             )
         return self.model.vocoder.tokenizer.encode(read_audio(self.manifest.parent / name, ANSWER_HZ))
 
-    def trained(self) -> tuple[str, ...]:
-        return ("talker",)
-
     def length(self, example: Example) -> int:
         return len(example[2])
 
@@ -120,7 +135,7 @@ class SpeakStage(HeardStage):
             "answers": pad([example[1] for example, _ in draws], IGNORE),
             "draws": torch.tensor([draw + 1 for _, draw in draws]) + (self.recipe.train.seed << 32),
         }
-        if self.keeps_states:
+        if self.states_cached:
             return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
         return {**batch, **self.collate_heard([example[0] for example, _ in draws], [draw for _, draw in draws])}
 
@@ -134,11 +149,18 @@ class SpeakStage(HeardStage):
         heard: Tensor | None = None,
         heard_lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        written: Tensor | None = None
         if states is None:
             assert heard is not None and heard_lengths is not None
-            states = self._states(heard, heard_lengths, answers)
+            batch, hidden = self._read_answers(heard, heard_lengths, answers)
+            states = self._talker_rows(batch, hidden)
+            if self.reading_learns:
+                written = text_loss(text_logits(self.model.thinker, hidden), batch.labels)["loss"]
         lengths = Lengths((answers != IGNORE).sum(1), (speech != IGNORE).sum(1), streaming, draws)
-        return {"loss": self.loss(states, speech, lengths), "tokens": lengths.speech.sum()}
+        loss = self.loss(states, speech, lengths)
+        if written is not None:
+            loss = loss + self.recipe.train.text_weight * written
+        return {"loss": loss, "tokens": lengths.speech.sum()}
 
     def loss(self, states: Tensor, speech: Tensor, lengths: Lengths) -> Tensor:
         """What is minimised, of thinker states [B, n + 1, H] and speech tokens [B, S]."""

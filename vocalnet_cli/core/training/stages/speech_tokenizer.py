@@ -46,9 +46,6 @@ class SpeechTokenizerStage(Stage):
     def _pairs(self, name: str) -> Tensor:
         return mel_pairs(read_audio(self.manifest.parent / name, ANSWER_HZ))
 
-    def trained(self) -> tuple[str, ...]:
-        return ("vocoder",)
-
     def length(self, example: Example) -> int:
         return len(example[0])
 

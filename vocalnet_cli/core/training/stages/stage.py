@@ -38,6 +38,7 @@ class Stage(nn.Module, ABC):
         self.recipe = recipe
         self.model = model
         self.cache = cache
+        self.parts = parts
         self.left_out = 0
         self.model.requires_grad_(False)
         self.freeze_except(parts)
@@ -65,11 +66,11 @@ class Stage(nn.Module, ABC):
 
     def save_parts(self) -> set[str]:
         """Parts the finished model folder holds: those it started from and those trained here."""
-        return set(self.recipe.init) | {"thinker" if part == "lora" else part for part in self.trained()}
+        return set(self.recipe.init) | set(self.trained())
 
-    @abstractmethod
     def trained(self) -> tuple[str, ...]:
         """Parts of the model this stage writes."""
+        return tuple("thinker" if part == "lora" else part for part in self.parts)
 
     # --- shared by the stages that read a manifest ---------------------------------------------------------------------
 
