@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +15,9 @@ from vocalnet_cli.core.model.cache import GrowingCache
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.talker import decoding, masks, official_decoding
 from vocalnet_cli.core.model.talker.backbone import LayerStack, init_weights, norm, rotary_table
+from vocalnet_cli.core.model.talker.chunked import chunked_cross_entropy
 from vocalnet_cli.core.model.talker.contract import Lengths, SpeechSampling, Talker, TalkerLoss, TalkerState
-from vocalnet_cli.core.model.talker.losses import decayed_loss, head_targets
+from vocalnet_cli.core.model.talker.losses import decayed, head_targets
 from vocalnet_cli.core.model.talker.official_decoding import OfficialState
 
 
@@ -69,16 +72,49 @@ class AutoregressiveTalker(Talker):
         """Scores [..., m, V] of the tokens told by un-normed states [..., H] after stack `depth`, where a step wants `count` in all."""
         return self.head(self.norm(states))[..., None, :]
 
-    def weigh(self, logits: list[Tensor], targets: list[Tensor]) -> TalkerLoss:
-        """The loss of scores [B, R, V] and targets long [B, R] a head."""
-        return decayed_loss(logits, targets, self.loss_decay, self.pad)
+    def scorers(self, depth: int) -> list[nn.Module]:
+        """The modules whose weights `predict` uses."""
+        return [self.norm, self.head]
+
+    def weigh(self, counts: Tensor) -> Tensor:
+        """What a nat of each head weighs in the loss, given how many targets the heads have: [heads]."""
+        return decayed(counts, self.loss_decay)
 
     # --- training --------------------------------------------------------------------------------------------------
 
     def loss(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> TalkerLoss:
         """Cross-entropy of every head; `hidden` [B, L, H], `speech` long [B, S]. EOS is a target of every head, what follows it of none."""
-        logits, spoken = self.scores(hidden, speech, lengths), self.spoken(speech, lengths)
-        return self.weigh(logits, [head_targets(spoken, head, self.group, self.pad) for head in range(len(logits))])
+        targets = self.targets(speech, lengths)
+        counts = (targets != self.pad).sum((0, 1))
+        weights = self.weigh(counts if lengths.targets is None else lengths.targets)
+        totals, sums, head = [], [], 0
+        for depth, states in enumerate(self.states(hidden, speech, lengths)):
+            heads = slice(head, head + self.heads_at(depth))
+            head = heads.stop
+            total, found = chunked_cross_entropy(
+                partial(self.predict, depth, count=self.settings.step_sizes[-1]),
+                self.scorers(depth),
+                states.flatten(0, 1),
+                targets[..., heads].flatten(0, 1),
+                weights[heads],
+                self.pad,
+            )
+            totals.append(total)
+            sums.append(found)
+        return TalkerLoss(torch.stack(totals).sum(), list(torch.cat(sums) / counts.clamp(min=1)))
+
+    def heads_at(self, depth: int) -> int:
+        """How many of the heads stand after stack `depth`: one at each, or all after the decoder."""
+        return 1 if len(self.extra) else self.settings.step_sizes[-1]
+
+    def targets(self, speech: Tensor, lengths: Lengths) -> Tensor:
+        """What each head is to predict in each row, PAD where nothing: long [B, R, heads]."""
+        spoken = self.spoken(speech, lengths)
+        return torch.stack([head_targets(spoken, head, self.group, self.pad) for head in range(self.settings.step_sizes[-1])], dim=-1)
+
+    def counts(self, speech: Tensor, lengths: Lengths) -> Tensor:
+        """See `Talker.counts`."""
+        return (self.targets(speech, lengths) != self.pad).sum((0, 1))
 
     def spoken(self, speech: Tensor, lengths: Lengths) -> Tensor:
         """Speech tokens, EOS, PAD: long [B, S + 1]."""
@@ -89,18 +125,24 @@ class AutoregressiveTalker(Talker):
     def scores(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> list[Tensor]:
         """Logits [B, R, V] of every head, R = S // group + 1; head k in row r is about token r * group + k; row 0 is SOS.
 
-        Modules read the whole chain: text rows pass through every module too. Rows past a sample's end hold nothing meaningful.
+        For looking at them: the loss never holds them all. Rows past a sample's end hold nothing meaningful.
+        """
+        states = self.states(hidden, speech, lengths)
+        return [one for depth, rows in enumerate(states) for one in self.predict(depth, rows, self.settings.step_sizes[-1]).unbind(-2)]
+
+    def states(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> Iterator[Tensor]:
+        """Un-normed states [B, R, H] of the speech rows after the decoder and after each module.
+
+        Modules read the whole chain: text rows pass through every module too.
         """
         states, rotary, seen = self._layout(hidden, speech, lengths)
         spoken, text = self.spoken(speech, lengths), hidden.shape[1] + 1
-        logits: list[Tensor] = []
         for depth, mask in enumerate(seen):
             if depth:
                 following = pad(head_targets(spoken, depth - 1, 1, self.pad), (text, 0), value=self.pad)
                 states = self.join(depth, states, following)
             states = self.stack(depth)(states, rotary, mask)
-            logits += self.predict(depth, states[:, text:], self.settings.step_sizes[-1]).unbind(-2)
-        return logits
+            yield states[:, text:]
 
     def _layout(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tensor]]:
         """The decoder's input [B, N, H], its rotary table, and one mask [B, 1, N, N] for the decoder and each module."""

@@ -24,6 +24,8 @@ class Lengths:
     """Bool [B]: whether the sample is seen under the streaming mask."""
     draw: Tensor | None = None
     """Long [B]: decides what is random about a sample, for talkers that hide tokens; none draws anew."""
+    targets: Tensor | None = None
+    """[heads]: the targets of all batches whose gradients are summed (`Talker.counts`), which means are then over; none is this batch's."""
 
 
 @dataclass
@@ -101,6 +103,10 @@ class Talker(nn.Module, ABC):
     @abstractmethod
     def loss(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> TalkerLoss:
         """Training loss of thinker states [B, L, H] against speech tokens long [B, S] (padding may hold anything, usually -100)."""
+
+    @abstractmethod
+    def counts(self, speech: Tensor, lengths: Lengths) -> Tensor:
+        """How many targets each head has in a batch, long [heads]: what its part of the loss is a mean over."""
 
     @abstractmethod
     def begin(self, batch: int = 1, streaming: bool = True, tokens_per_step: int = 1, sampling: SpeechSampling | None = None) -> Any:

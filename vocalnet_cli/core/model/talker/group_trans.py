@@ -24,6 +24,9 @@ class GroupTransTalker(GroupTalker):
         for part in (self.queries, self.speaker):
             part.apply(init_weights)
 
+    def scorers(self, depth: int) -> list[nn.Module]:
+        return [*super().scorers(depth), self.queries, self.speaker]
+
     def predict(self, depth: int, states: Tensor, count: int) -> Tensor:
         rows = states.reshape(-1, 1, states.shape[-1])
         queries = self.queries.weight.to(rows.dtype).expand(len(rows), -1, -1)

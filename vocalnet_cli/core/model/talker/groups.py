@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from vocalnet_cli.core.config.talker_schema import GroupSettings
 from vocalnet_cli.core.model.talker.autoregressive import AutoregressiveTalker
 from vocalnet_cli.core.model.talker.backbone import init_weights
-from vocalnet_cli.core.model.talker.contract import TalkerLoss
-from vocalnet_cli.core.model.talker.losses import mean_loss
+from vocalnet_cli.core.model.talker.losses import mean
 
 
 class GroupTalker(AutoregressiveTalker):
@@ -34,5 +33,5 @@ class GroupTalker(AutoregressiveTalker):
     def embed(self, tokens: Tensor) -> Tensor:
         return self.merge(self.embedding(tokens).unflatten(1, (-1, self.group)).flatten(2))
 
-    def weigh(self, logits: list[Tensor], targets: list[Tensor]) -> TalkerLoss:
-        return mean_loss(logits, targets, self.pad)
+    def weigh(self, counts: Tensor) -> Tensor:
+        return mean(counts)

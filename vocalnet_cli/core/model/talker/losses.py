@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
-
-from vocalnet_cli.core.model.talker.contract import TalkerLoss
+from torch.nn.functional import pad
 
 
 def head_targets(tokens: Tensor, head: int, group: int, padding: int) -> Tensor:
@@ -18,30 +16,15 @@ def head_targets(tokens: Tensor, head: int, group: int, padding: int) -> Tensor:
     return pad(tokens, (0, rows * group + head - tokens.shape[1]), value=padding)[:, head::group]
 
 
-def decayed_loss(logits: list[Tensor], targets: list[Tensor], decay: float, padding: int) -> TalkerLoss:
-    """Sum over heads k of decay**k times cross-entropy, arXiv 2504.04060, equation 4.
+def decayed(counts: Tensor, decay: float) -> Tensor:
+    """Weights of the heads' summed cross-entropies, main head first: decay**k of each head's mean, arXiv 2504.04060, equation 4.
 
-    `logits` [B, R, V] and `targets` long [B, R] a head, main head first. Each head's cross-entropy is in single precision, a mean over
-    the batch's targets that are not `padding`; a head without any target counts 0.
+    `counts` [heads] are the targets the sums go over; a head without any counts 0.
     """
-    sums, counts = _cross_entropy(logits, targets, padding)
-    heads = [total / count.clamp(min=1) for total, count in zip(sums, counts, strict=True)]
-    weights = [decay**depth for depth in range(len(heads))]
-    return TalkerLoss(torch.stack([weight * head for weight, head in zip(weights, heads, strict=True)]).sum(), heads)
+    depth = torch.arange(len(counts), device=counts.device)
+    return decay**depth / counts.clamp(min=1)
 
 
-def mean_loss(logits: list[Tensor], targets: list[Tensor], padding: int) -> TalkerLoss:
-    """Cross-entropy a token, every token alike whichever head it fell to; arguments as for `decayed_loss`."""
-    sums, counts = _cross_entropy(logits, targets, padding)
-    heads = [total / count.clamp(min=1) for total, count in zip(sums, counts, strict=True)]
-    return TalkerLoss(torch.stack(sums).sum() / torch.stack(counts).sum().clamp(min=1), heads)
-
-
-def _cross_entropy(logits: list[Tensor], targets: list[Tensor], padding: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Summed cross-entropy of each head, and the number of its targets."""
-    sums, counts = [], []
-    for scores, target in zip(logits, targets, strict=True):
-        flat = target.flatten()
-        sums.append(cross_entropy(scores.float().flatten(0, 1), flat, ignore_index=padding, reduction="sum"))
-        counts.append((flat != padding).sum())
-    return sums, counts
+def mean(counts: Tensor) -> Tensor:
+    """Weights with which every token counts alike, whichever head it fell to; `counts` as for `decayed`."""
+    return (1 / counts.sum().clamp(min=1)).expand(len(counts))

@@ -33,6 +33,10 @@ class Masked:
     targets: Tensor
     """Long [B, L]: the hidden tokens, IGNORE elsewhere."""
 
+    def share(self, lengths: Lengths) -> Tensor | float:
+        """The part of all targets that lie in this batch, where a mean is over more than it."""
+        return 1.0 if lengths.targets is None else (self.targets != IGNORE).sum() / lengths.targets[0]
+
 
 class MdmTalker(Talker):
     """Embeds tokens and MASK, adds each block's text states to its first tokens, and predicts all hidden tokens of a block at once."""
@@ -56,7 +60,11 @@ class MdmTalker(Talker):
         masked = self.hide(speech, lengths)
         scores = self.scores(hidden, masked, lengths.text)
         loss = cross_entropy(scores.float().flatten(0, 1), masked.targets.flatten(), ignore_index=IGNORE)
-        return TalkerLoss(loss, [loss])
+        return TalkerLoss(loss * masked.share(lengths), [loss])
+
+    def counts(self, speech: Tensor, lengths: Lengths) -> Tensor:
+        """See `Talker.counts`; the same tokens are hidden each time if `lengths.draw` says which."""
+        return (self.hide(speech, lengths).targets != IGNORE).sum()[None]
 
     def hide(self, speech: Tensor, lengths: Lengths) -> Masked:
         """Hide tokens [B, S] of each sample, EOS included, as `settings.masking` says and `lengths.draw` decides."""

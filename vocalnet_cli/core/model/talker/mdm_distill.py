@@ -61,4 +61,4 @@ def distillation_loss(
     target = reveal(teacher, hidden, masked, lengths.text, passes)
     scores = student.scores(hidden, masked, lengths.text)[hidden_tokens]
     right = cross_entropy(scores.float(), masked.targets[hidden_tokens])
-    return alpha * reverse_kl(scores, target, temperature) + (1 - alpha) * right
+    return (alpha * reverse_kl(scores, target, temperature) + (1 - alpha) * right) * masked.share(lengths)

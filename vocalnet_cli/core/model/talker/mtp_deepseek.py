@@ -47,6 +47,10 @@ class MtpDeepseekTalker(AutoregressiveTalker):
         # The padding row of the embedding is zero and stays so.
         return module.merge(torch.cat([module.state_norm(states), module.token_norm(self.embedding(tokens))], dim=-1))
 
+    def scorers(self, depth: int) -> list[nn.Module]:
+        last = self.extra[depth - 1] if depth else self
+        return [last.norm, self.head if last.head is None else last.head]
+
     def predict(self, depth: int, states: Tensor, count: int) -> Tensor:
         last = self.extra[depth - 1] if depth else self
         head = self.head if last.head is None else last.head

@@ -31,6 +31,10 @@ class MtpVocalnetTalker(AutoregressiveTalker):
     def new_modules(self) -> nn.ModuleList:
         return nn.ModuleList(PredictionModule(self.settings) for _ in range(self.settings.modules))
 
+    def scorers(self, depth: int) -> list[nn.Module]:
+        last = self.extra[depth - 1] if depth else self
+        return [last.norm, last.head]
+
     def predict(self, depth: int, states: Tensor, count: int) -> Tensor:
         last = self.extra[depth - 1] if depth else self
         return last.head(last.norm(states))[..., None, :]
