@@ -238,6 +238,79 @@ def test_a_killed_run_resumed_ends_like_a_straight_one(corpus: Path) -> None:
     assert all(ours[name].equal(theirs[name]) for name in ours)
 
 
+def test_the_targets_of_a_step_weigh_alike_however_it_is_cut(corpus: Path, vocalnet: Callable) -> None:
+    """Six rows at once, two batches of three summed, and two processes with three each: the same step."""
+    for stage in ("lm", "speech-tokenizer"):
+        assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
+    common = {"streaming_share": 1.0, "lr": 0.01, "warmup": 0.0, "eval_every": 9}
+    more = ("--set", "model.talker.dropout=0", "--set", "data.train_splits=[train]", "--device", "cpu")
+    runs = {"whole": (6, 1, False), "summed": (3, 2, False), "processes": (3, 1, True)}
+    for name, (rows, batches, two) in runs.items():
+        path = recipe(corpus, "mtp5-written", batch_size=rows, accumulate=batches, **common)
+        if not two:
+            assert vocalnet("train", "--recipe", path, "-o", name, *more).code == 0
+            continue
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vocalnet_cli", "train"]
+        done = subprocess.run(
+            [*command, "--recipe", str(path), "-o", name, "--json", *more],
+            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert json.loads(done.stdout)["steps"] == 3
+    path = recipe(corpus, "mtp5-written", frozen_dtype="bf16", dtype="bf16", gradient_checkpointing=True, **common)
+    assert vocalnet("train", "--recipe", path, "-o", "half", *more).code == 0
+    losses = {name: [line["loss"] for line in metrics(corpus / name) if "loss" in line] for name in runs}
+    talkers = {name: parts(name)["talker"] for name in runs}
+    for name in ("summed", "processes"):
+        # The Trainer writes four digits.
+        assert losses[name] == pytest.approx(losses["whole"], rel=1e-3)
+        for key, tensor in talkers["whole"].items():
+            torch.testing.assert_close(talkers[name][key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(corpus: Path, vocalnet: Callable) -> None:
+    assert vocalnet("train", "--recipe", recipe(corpus, "lm"), "-o", "runs/nano/lm", "--device", "cpu").code == 0
+    often = {"save_every": 2, "log_every": 2, "eval_every": 99}
+    start_from = ("--recipe", recipe(corpus, "encoder", steps=4, **often), "-o", "run", "--device", "cpu")
+    assert vocalnet("train", *start_from).code == 0
+    recipe(corpus, "encoder", steps=40, **often)
+    failed = vocalnet("train", *start_from, "--set", "data.augment.noise=1e39", "--resume", "--quiet")
+    assert failed.code == 1
+    problem, hint = failed.err.strip().splitlines()
+    assert "the loss is" in problem and any(word in problem for word in WORDS)
+    assert "step 4 is kept" in hint
+    kept = sorted(int(mark.parent.name.split("-")[1]) for mark in (corpus / "run").glob("checkpoints/*/complete.json"))
+    assert kept == [2, 4]
+
+
+def test_checkpointed_layers_and_a_budget_of_tokens_train_and_leave_a_card(corpus: Path, vocalnet: Callable) -> None:
+    losses = []
+    for name, more in {"plain": {}, "again": {"gradient_checkpointing": True}, "budget": {"tokens_per_batch": 60}}.items():
+        told = vocalnet(
+            "train", "--recipe", recipe(corpus, "lm", **more), "-o", name, "--device", "cpu", "--json", "--log-to", "tensorboard"
+        )
+        assert told.code == 0, told.err
+        losses.append(json.loads(told.out)["loss"])
+        assert list((corpus / name).rglob("events.out.tfevents*"))
+    assert losses[0] == losses[1]
+    card = (corpus / "plain" / "model" / "README.md").read_text()
+    assert "stage lm, 6 rows" in card and "sha256" in card and "thinker" in card
+    wrong = vocalnet("train", "--recipe", recipe(corpus, "lm"), "-o", "other", "--log-to", "paper")
+    assert wrong.code == 2 and len(wrong.err.strip().splitlines()) == 2
+
+
+def test_a_few_rows_are_learned_by_heart_or_named(corpus: Path, vocalnet: Callable) -> None:
+    path = recipe(corpus, "lm", overfit_steps=60, lr=0.02)
+    learned = vocalnet("train", "--recipe", path, "--overfit", "2", "--device", "cpu", "--json", "--quiet")
+    assert learned.code == 0, learned.err
+    told = json.loads(learned.out)
+    assert told["rows"] == 2 and told["loss"] < 0.5 and not (corpus / "runs").exists()
+    path = recipe(corpus, "lm", overfit_steps=1)
+    failed = vocalnet("train", "--recipe", path, "--overfit", "3", "--device", "cpu", "--quiet")
+    assert failed.code == 1 and len(failed.err.strip().splitlines()) == 2 and "worst: " in failed.err
+    assert any(word in failed.err for word in WORDS[:3])
+
+
 def test_a_signal_saves_and_exits_130(corpus: Path) -> None:
     path = recipe(corpus, "lm", steps=5000, save_every=20)
     process = start(path, "run")
@@ -280,4 +353,9 @@ def test_a_folder_with_a_run_is_not_overwritten(corpus: Path, vocalnet: Callable
 def test_dry_run_counts_without_weights(vocalnet: Callable) -> None:
     told = json.loads(vocalnet("train", "--recipe", "mtp5", "--dry-run", "--json").out)
     assert told["trainable"] == pytest.approx(832.4e6, rel=1e-3)  # arXiv 2504.04060 checkpoints: the 1B talker
-    assert set(told) == {"trainable", "total", "memory_gb", "tokens_per_step", "fits"}
+    assert set(told) >= {"trainable", "total", "memory_gb", "tokens_per_step", "fits"}
+    assert told["parts"]["talker"]["learns"] == told["trainable"] and told["parts"]["encoder"]["learns"] == 0
+    large = json.loads(vocalnet("train", "--recipe", "mtp5", "--dry-run", "--json", "--set", "train.frozen_dtype=fp32").out)
+    assert large["memory_gb"] - told["memory_gb"] == pytest.approx(2 * (told["total"] - told["trainable"]) / 1e9, rel=1e-3)
+    other = vocalnet("train", "--recipe", "vocalnet/speak-8b", "--dry-run", "--json")
+    assert json.loads(other.out)["trainable"] == pytest.approx(3141.2e6, rel=1e-3)  # and that of the 8B

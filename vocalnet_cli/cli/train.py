@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from vocalnet_cli.cli.options import DeviceOpt, DryRunOpt, JsonOpt, OutputOpt, QuietOpt, RecipeOpt, ResumeOpt, SeedOpt, SetOpt
+
+OverfitOpt = Annotated[int | None, typer.Option("--overfit", metavar="N", min=1, help="Only check that N rows can be learned by heart.")]
+LogToOpt = Annotated[str | None, typer.Option("--log-to", metavar="TRACKER", help="Tell a tracker too: tensorboard, trackio or wandb.")]
 
 
 def train(
@@ -19,6 +22,8 @@ def train(
     seed: SeedOpt = None,
     resume: ResumeOpt = False,
     dry_run: DryRunOpt = False,
+    overfit: OverfitOpt = None,
+    log_to: LogToOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -28,20 +33,25 @@ def train(
     Examples:
       vocalnet train --recipe nano/lm
       vocalnet train --recipe mtp5 --dry-run --json
+      vocalnet train --recipe nano/mtp5 --overfit 4
     """
     from vocalnet_cli.core.config.load import load_recipe
 
     extra = [] if seed is None else [f"train.seed={seed}"]
     loaded = load_recipe(recipe, [*(overrides or []), *extra])
     from vocalnet_cli.core.model.device import pick_device
-    from vocalnet_cli.core.training.run import dry_run as plan
+    from vocalnet_cli.core.training.estimate import dry_run as plan
     from vocalnet_cli.core.training.run import run_training
 
     chosen = str(pick_device(device))
     if dry_run:
         result = plan(loaded, chosen)
+    elif overfit is not None:
+        from vocalnet_cli.core.training.overfit import overfit as learn_by_heart
+
+        result = learn_by_heart(loaded, overfit, chosen, quiet)
     else:
-        result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet)
+        result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet, log_to)
     _show(result, as_json)
 
 
@@ -65,8 +75,8 @@ def distill(
     """
     from vocalnet_cli.core.config.load import load_recipe
     from vocalnet_cli.core.model.device import pick_device
+    from vocalnet_cli.core.training.estimate import dry_run as plan
     from vocalnet_cli.core.training.rounds import distil
-    from vocalnet_cli.core.training.run import dry_run as plan
 
     changes = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
     chosen = str(pick_device(device))
@@ -78,6 +88,10 @@ def distill(
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
+    from vocalnet_cli.core.training.processes import is_main
+
+    if not is_main():
+        return
     if as_json:
         typer.echo(json.dumps(result))
     else:

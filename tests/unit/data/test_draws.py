@@ -51,3 +51,19 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
     assert first.shape[0] == 80 and torch.isfinite(first).all()
     off = AugmentSettings(time_masks=0, frequency_masks=0)
     assert torch.equal(augment(mel, off, np.random.default_rng(0)), mel)
+
+
+def test_a_budget_fills_batches_and_resumes_where_it_was() -> None:
+    sizes = [int(n) for n in np.random.default_rng(0).integers(5, 60, size=90)]
+
+    def batches(start: int) -> list[list[tuple[int, int]]]:
+        draws = Draws(sizes, 40, 8, 3, lambda size: size, start=start, budget=120)
+        assert draws.batches is not None
+        return [[draws[i] for i in batch] for batch in draws.batches]
+
+    whole = batches(0)
+    assert len(whole) == 40
+    assert all(len(batch) * max(size for size, _ in batch) <= 120 for batch in whole)
+    filled = [sum(size for size, _ in batch) / 120 for batch in whole]
+    assert sum(filled) / len(filled) > 0.6
+    assert batches(13) == whole[13:]  # draw numbers included

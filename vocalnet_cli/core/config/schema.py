@@ -208,8 +208,10 @@ class TrainSettings(Settings):
     """Optimiser steps."""
     batch_size: int = Field(32, gt=0)
     """Rows a step on one device."""
+    tokens_per_batch: int | None = Field(None, gt=0)
+    """Instead of batch_size: rows of similar length, as many as times the longest stay within this (the stage's own measure)."""
     accumulate: int = Field(1, gt=0)
-    """Batches summed before each optimiser step."""
+    """Batches whose gradients are summed before each optimiser step; means are over the targets of all of them."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -223,7 +225,15 @@ class TrainSettings(Settings):
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
     gradient_checkpointing: bool = False
-    """Trade compute for memory in the thinker."""
+    """Compute each transformer layer again in the backward pass instead of keeping what is inside it."""
+    frozen_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type in which encoder, adaptor, thinker and talker lie in memory where they do not learn; they are saved so too."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """`adamw-8bit` keeps the moments in 8 bits (needs bitsandbytes and a GPU)."""
+    overfit_steps: int = Field(300, gt=0)
+    """Steps of `--overfit`."""
+    overfit_loss: float = Field(0.5, gt=0)
+    """Loss that `--overfit` must reach on its rows, all heads together."""
     text_weight: float = Field(1.0, ge=0)
     """Weight of the written answer's loss beside that of the speech, where one stage learns both."""
     streaming_share: float = Field(0.5, ge=0, le=1)
@@ -240,6 +250,15 @@ class TrainSettings(Settings):
     """Seed of weights, order, masks and dropout."""
     save_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of the weights written when the stage ends."""
+
+
+class DistributedSettings(Settings):
+    """How several processes (`torchrun`, `accelerate launch`) share a run; one process ignores it."""
+
+    strategy: Literal["ddp", "fsdp", "zero2", "zero3"] = "ddp"
+    """Whole copies (`ddp`), or weights, gradients and optimiser in pieces: FSDP2, DeepSpeed ZeRO-2 or -3."""
+    offload: bool = False
+    """Keep those pieces in the machine's memory instead of the device's."""
 
 
 class GenerationSettings(Settings):
@@ -356,6 +375,7 @@ class Recipe(Settings):
     as the vocoder is what the finished model speaks through; without `model.vocoder` training does not need it."""
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    distributed: DistributedSettings = DistributedSettings()
     distill: DistillSettings = DistillSettings()
     generation: GenerationSettings = GenerationSettings()
     eval: EvalSettings = EvalSettings()

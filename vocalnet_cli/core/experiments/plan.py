@@ -10,8 +10,8 @@ from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError, Vo
 from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
 from vocalnet_cli.core.evaluation.wer import recogniser_identity
 from vocalnet_cli.core.experiments.grid import Cell, Grid
+from vocalnet_cli.core.training.estimate import dry_run
 from vocalnet_cli.core.training.init import how_to_get, missing_init
-from vocalnet_cli.core.training.run import dry_run
 from vocalnet_cli.core.training.stage_plan import parts_to_train
 
 

@@ -3,51 +3,81 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vocalnet_cli.core.config.schema import TrainSettings
 from vocalnet_cli.core.data.draws import Draws
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.tensor_file import write_tensors
+from vocalnet_cli.core.training.health import Health
+from vocalnet_cli.core.training.processes import is_main, trainer_arguments, world
 from vocalnet_cli.core.training.run_log import RunLog
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, Stage
 
+DRAWN = "drawn"
+"""Key of a batch under which the loop, not the stage, finds the numbers of its draws."""
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit"}
 DONE_MARK = "complete.json"
 """Written into a checkpoint last: a folder without it was cut off by a kill and is not resumed from."""
 
 
 class StageTrainer(Trainer):
-    """Trainer that takes examples in the order of `Draws` and saves only what learns."""
+    """Trainer that takes examples in the order of `Draws`, weighs every target alike, and saves only what learns."""
 
-    def __init__(self, *args: Any, run_log: RunLog, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, run_log: RunLog, health: Health, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run_log = run_log
+        self.health = health
         self.stage: Stage = kwargs["model"]
         self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True  # means are over the targets of all batches of a step: see `get_batch_samples`
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # type: ignore[arg-type]
 
+    def get_train_dataloader(self) -> DataLoader:
+        draws = self.train_dataset
+        if not isinstance(draws, Draws) or draws.batches is None:
+            return super().get_train_dataloader()
+        return self.accelerator.prepare(DataLoader(draws, batch_sampler=Listed(draws.batches), collate_fn=self.data_collator))
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, None]:
+        """The batches of a step, each told how many targets all of them have together, on all devices."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if len(samples) > 1 or self.accelerator.num_processes > 1:
+            counts = [self.stage.counts(**{name: value for name, value in batch.items() if name != DRAWN}) for batch in samples]
+            targets = self.accelerator.reduce(torch.stack(counts).sum(0), reduction="sum")
+            for batch in samples:
+                batch["targets"] = targets
+        return samples, None
+
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        drawn = inputs.pop(DRAWN)
         outputs = model(**inputs)
-        if model.training:
-            self.run_log.count(int(outputs["tokens"]))
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        # Gradients are averaged over the processes, and `targets` are those of all of them.
+        loss = outputs["loss"] * (self.accelerator.num_processes if "targets" in inputs else 1)
+        self.run_log.count(outputs["tokens"])
+        self.health.note(loss, drawn)
+        return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model: nn.Module, inputs: dict, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = model(**self._prepare_inputs(inputs))["loss"]
+            inputs = self._prepare_inputs(inputs)
+            inputs.pop(DRAWN)
+            loss = model(**inputs)["loss"]
         return loss.detach(), None, None
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -67,6 +97,19 @@ class StageTrainer(Trainer):
         learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         tensors = state_dict if state_dict is not None else model.state_dict()
         write_tensors(folder / "model.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items() if name in learned})
+
+
+class Listed(Sampler):
+    """Batches as they are listed."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 class Checkpoints(TrainerCallback):
@@ -94,6 +137,8 @@ class Checkpoints(TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not is_main():
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         temporary = folder / f".{DONE_MARK}"
         temporary.write_text(json.dumps({"step": state.global_step}) + "\n")
@@ -105,7 +150,8 @@ def latest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     best: tuple[Path, int] | None = None
     for path in folder.glob("checkpoint-*"):
         if not (path / DONE_MARK).is_file():
-            shutil.rmtree(path)
+            if is_main():
+                shutil.rmtree(path)
             continue
         step = int(json.loads((path / DONE_MARK).read_text())["step"])
         if best is None or step > best[1]:
@@ -113,8 +159,9 @@ def latest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     return best
 
 
-def arguments(settings: TrainSettings, folder: Path, device: str, has_dev: bool) -> TrainingArguments:
-    """The Trainer's arguments for a recipe's `train` section."""
+def arguments(stage: Stage, folder: Path, device: str, log_to: str | None) -> TrainingArguments:
+    """The Trainer's arguments for a recipe's `train` and `distributed` sections."""
+    settings, has_dev = stage.recipe.train, bool(stage.dev_examples)
     schedule = {"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule)
     return TrainingArguments(
         output_dir=str(folder),
@@ -138,46 +185,69 @@ def arguments(settings: TrainSettings, folder: Path, device: str, has_dev: bool)
         ignore_data_skip=True,
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to=[],
+        report_to=[log_to] if log_to else [],
+        run_name=stage.recipe.about or None,
+        optim=OPTIMIZERS[settings.optimizer],
+        accelerator_config={"even_batches": False} if settings.tokens_per_batch else None,
+        **trainer_arguments(stage.recipe.distributed, stage),
         logging_nan_inf_filter=False,
         dataloader_pin_memory=False,
     )
 
 
-def train_stage(stage: Stage, folder: Path, device: str, resume: bool, quiet: bool) -> tuple[int, float | None, int | None]:
+def train_stage(
+    stage: Stage, folder: Path, device: str, resume: bool, quiet: bool, log_to: str | None = None
+) -> tuple[int, float | None, int | None]:
     """Optimise a prepared stage. Returns the step reached, the last training loss, and the signal that stopped it, if one did.
 
-    Raises VocalnetError when the loss stops being a number.
+    Raises VocalnetError when the loss stops being a number: nothing of that is saved.
     """
     settings = stage.recipe.train
-    checkpoint = latest_checkpoint(folder / "checkpoints") if resume else None
-    step = checkpoint[1] if checkpoint else 0
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    per_step = settings.batch_size * settings.accumulate * world
+    kept = latest_checkpoint(folder / "checkpoints") if resume else None
+    step = kept[1] if kept else 0
+    batches = settings.accumulate * world()
+    per_step = batches * (1 if settings.tokens_per_batch else settings.batch_size)
     draws = Draws(
-        stage.examples, settings.steps * per_step, settings.batch_size, settings.seed, stage.length, stage.kinds, start=step * per_step
+        stage.examples,
+        settings.steps * per_step,
+        settings.batch_size,
+        settings.seed,
+        stage.length,
+        stage.kinds,
+        start=step * per_step,
+        budget=settings.tokens_per_batch,
     )
-    log = RunLog(folder / "metrics.jsonl", step, per_step, len(stage.examples), quiet)
+    log = RunLog(folder / "metrics.jsonl", step, len(draws.order) / settings.steps, len(stage.examples), quiet or not is_main(), is_main())
     dev = [(example, DEV_DRAW) for example in stage.dev_examples]
+    health = Health(lambda drawn: [stage.ids[draws.order[number]] for number in drawn], lambda: latest_checkpoint(folder / "checkpoints"))
+    if settings.gradient_checkpointing:
+        checkpoint_layers(stage)
     with Checkpoints() as checkpoints:
         trainer = StageTrainer(
             model=stage,
-            args=arguments(settings, folder / "checkpoints", device, bool(dev)),
+            args=arguments(stage, folder / "checkpoints", device, log_to),
             train_dataset=draws,
             eval_dataset=dev or None,
-            data_collator=stage.collate,
-            callbacks=[log, checkpoints],
+            data_collator=lambda drawn: {**stage.collate(drawn), DRAWN: torch.tensor([number for _, number in drawn])},
+            callbacks=[log, health, checkpoints],
             run_log=log,
+            health=health,
         )
         trainer.pop_callback(_printer())
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=str(kept[0]) if kept else None)
         finally:
             log.close()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if losses and not math.isfinite(losses[-1]):
-        raise VocalnetError(f"the loss is not a number at step {trainer.state.global_step}", "Lower train.lr, or set train.dtype to fp32.")
     return trainer.state.global_step, losses[-1] if losses else None, checkpoints.stopped_by
+
+
+def checkpoint_layers(stage: Stage) -> None:
+    """Let every transformer layer keep only its input, and compute the rest again in the backward pass."""
+    for module in stage.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)  # type: ignore[assignment]
 
 
 def _printer() -> Any:

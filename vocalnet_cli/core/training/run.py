@@ -2,65 +2,109 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
+from safetensors.torch import load_file
 from transformers import set_seed
 
 from vocalnet_cli.core.config.load import LoadedRecipe, save_resolved
 from vocalnet_cli.core.config.places import cache_folder, run_folder
-from vocalnet_cli.core.errors import Interrupted, VocalnetError
+from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.errors import Interrupted, UsageError, VocalnetError
 from vocalnet_cli.core.model.speech_llm import build_model
 from vocalnet_cli.core.model.weights import save_model
+from vocalnet_cli.core.training.card import write_card
 from vocalnet_cli.core.training.init import load_init, locate_all, vocoder_elsewhere
 from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage
+from vocalnet_cli.core.training.processes import is_main, main_first, sharded
 from vocalnet_cli.core.training.run_log import origin
 from vocalnet_cli.core.training.stage_plan import parts_to_train, stage_class
-from vocalnet_cli.core.training.tally import table_lines, tally
+from vocalnet_cli.core.training.stages.stage import Stage
+from vocalnet_cli.core.training.tally import halved, table_lines, tally
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
-def run_training(loaded: LoadedRecipe, output: Path | None, device: str, resume: bool, quiet: bool) -> dict[str, Any]:
+def run_training(
+    loaded: LoadedRecipe, output: Path | None, device: str, resume: bool, quiet: bool, log_to: str | None = None
+) -> dict[str, Any]:
     """Train a recipe's stage into `output` (default runs/RECIPE): checkpoints/, metrics.jsonl, recipe.yaml, origin.json, model/.
 
     Raises VocalnetError for a recipe without stage, missing weights, or a folder that already holds a run; Interrupted
-    after SIGINT or SIGTERM, with the state saved.
+    after SIGINT or SIGTERM, with the state saved. In a run of several processes the first one alone writes, and tells. `log_to` names
+    a tracker (tensorboard, trackio, wandb) that is told the same numbers as metrics.jsonl.
     """
+    check_tracker(log_to)
     recipe = loaded.recipe
     folder = output or run_folder(loaded.name)
     parts = parts_to_train(loaded)
     _refuse_other_run(folder, resume)
     folders = locate_all(recipe, loaded.name)
     folder.mkdir(parents=True, exist_ok=True)
-    save_resolved(loaded, folder)
-    (folder / "origin.json").write_text(json.dumps(origin(recipe.train.seed, device), indent=1) + "\n")
+    if is_main():
+        save_resolved(loaded, folder)
+        (folder / "origin.json").write_text(json.dumps(origin(recipe.train.seed, device), indent=1) + "\n")
     transformers.logging.set_verbosity_error()
     set_seed(recipe.train.seed)
-    model = build_model(recipe.model)
-    load_init(model, folders)
-    stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
-    stage.load_examples()
-    if not quiet:
-        print(
-            f"recipe {loaded.name}, stage {recipe.stage}, {len(stage.examples)} rows", *table_lines(tally(stage)), sep="\n", file=sys.stderr
-        )
-    step, loss, stopped = train_stage(stage, folder, device, resume, quiet)
+    stage = prepared(recipe, folders, parts)
+    with main_first(device):
+        stage.load_examples()
+    told = [f"recipe {loaded.name}, stage {recipe.stage}, {len(stage.examples)} rows", *table_lines(tally(stage))]
+    if not quiet and is_main():
+        print(*told, sep="\n", file=sys.stderr)
+    step, loss, stopped = train_stage(stage, folder, device, resume, quiet, log_to)
     if stopped is not None:
         raise Interrupted(
             f"{signal.Signals(stopped).name}: stopped at step {step} of {recipe.train.steps}, state saved in {folder}",
             f"Continue with: vocalnet train --recipe {loaded.name} -o {folder} --resume",
         )
-    stage.finish()
-    model.eval()
-    generation = recipe.generation.model_dump(mode="json")
-    elsewhere = None if "vocoder" in stage.trained() else vocoder_elsewhere(recipe)
-    save_model(model, folder / "model", stage.save_parts(), recipe.train.save_dtype, generation, loaded.name, elsewhere)
+    if is_main():
+        if sharded(recipe.distributed):
+            stage = _gathered(stage, folders, parts, folder)
+        stage.finish()
+        stage.model.eval()
+        generation = recipe.generation.model_dump(mode="json")
+        elsewhere = None if "vocoder" in stage.trained() else vocoder_elsewhere(recipe)
+        save_model(stage.model, folder / "model", stage.save_parts(), recipe.train.save_dtype, generation, loaded.name, elsewhere)
+        write_card(loaded, folder, told, stage.left_out)
     return {"recipe": loaded.name, "steps": step, "loss": loss, "left_out": stage.left_out, "model": str(folder / "model")}
+
+
+def prepared(recipe: Recipe, folders: dict[str, Path], parts: tuple[str, ...]) -> Stage:
+    """The recipe's stage with the weights it starts from, all frozen but `parts`."""
+    model = build_model(recipe.model)
+    load_init(model, folders)
+    for name in halved(recipe.train.frozen_dtype, parts):
+        for parameter in getattr(model, name).parameters():  # LoRA's factors are added later, in single precision
+            parameter.data = parameter.data.bfloat16()
+    stage: Stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
+    return stage
+
+
+def _gathered(stage: Stage, folders: dict[str, Path], parts: tuple[str, ...], folder: Path) -> Stage:
+    """A whole copy of a stage whose weights are spread over processes: where it started from, and what the last checkpoint learned."""
+    held = latest_checkpoint(folder / "checkpoints")
+    assert held is not None
+    whole = prepared(stage.recipe, folders, parts)
+    whole.load_state_dict(load_file(held[0] / "model.safetensors"), strict=False)
+    whole.model.tokenizer, whole.left_out = stage.model.tokenizer, stage.left_out
+    return whole
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise VocalnetError for a tracker that is unknown or not installed."""
+    if name is None:
+        return
+    if name not in TRACKERS:
+        raise UsageError(f"--log-to {name}: no such tracker", f"There are {', '.join(TRACKERS)}.")
+    if importlib.util.find_spec(name) is None:
+        raise VocalnetError(f"--log-to {name}: it is not installed", f"pip install {name}")
 
 
 def _refuse_other_run(folder: Path, resume: bool) -> None:
@@ -69,32 +113,3 @@ def _refuse_other_run(folder: Path, resume: bool) -> None:
         raise VocalnetError(
             f"{folder} already holds a run, at step {held[1]}", "Add --resume to continue it, or choose another folder with -o."
         )
-
-
-def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
-    """What a run would need, from sizes alone: {"trainable", "total", "memory_gb", "tokens_per_step", "fits"}.
-
-    Memory counts fp32 weights, and gradients and two AdamW moments of what learns; activations come on top.
-    """
-    recipe = loaded.recipe
-    parts = parts_to_train(loaded)
-    with torch.device("meta"):
-        stage = stage_class(str(recipe.stage))(recipe, build_model(recipe.model), cache_folder(), parts)
-    counts = tally(stage)
-    total, trainable = sum(one.total for one in counts), sum(one.learns for one in counts)
-    memory = 4 * (total + 3 * trainable)
-    rows = recipe.train.batch_size * recipe.train.accumulate
-    per_row = {"lm": 32, "align": 64, "asr-pretrain": 64}.get(str(recipe.stage), int(recipe.data.max_answer_s * 25))
-    return {
-        "trainable": trainable,
-        "total": total,
-        "memory_gb": round(memory / 1e9, 3),
-        "tokens_per_step": rows * per_row,
-        "fits": memory < _memory(device),
-    }
-
-
-def _memory(device: str) -> int:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

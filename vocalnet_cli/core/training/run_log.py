@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from transformers import TrainerCallback
 
 from vocalnet_cli import __version__
+from vocalnet_cli.core.training.processes import world
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "soundfile", "soxr")
 
@@ -24,10 +27,11 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "soundfile",
 class RunLog(TrainerCallback):
     """Writes `{"step", "epoch", "loss", "lr", "tokens_per_s", "eta_s"}` each log step, and dev losses as `{"step", "dev_loss"}`."""
 
-    def __init__(self, path: Path, resumed_at: int, draws_per_step: int, examples: int, quiet: bool) -> None:
+    def __init__(self, path: Path, resumed_at: int, draws_per_step: float, examples: int, quiet: bool, writes: bool = True) -> None:
         self.path = path
         self.epoch_per_step = draws_per_step / max(1, examples)
-        self.tokens = 0
+        self.writes = writes
+        self.tokens: list[Tensor] = []
         self.started = self.logged = time.monotonic()
         self.first_step = resumed_at
         self.progress: Progress | None = None
@@ -37,11 +41,12 @@ class RunLog(TrainerCallback):
             bar = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             self.progress = Progress(text[0], *bar, text[1], console=Console(stderr=True))
         self.plain = not quiet and not show
-        _keep_lines(path, resumed_at)
+        if writes:
+            _keep_lines(path, resumed_at)
 
-    def count(self, tokens: int) -> None:
-        """Add the targets of a batch to the throughput."""
-        self.tokens += tokens
+    def count(self, tokens: Tensor) -> None:
+        """Add the targets of a batch to the throughput; the device is asked for the number when it is told."""
+        self.tokens.append(tokens.detach())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.progress is not None:
@@ -65,10 +70,10 @@ class RunLog(TrainerCallback):
             "epoch": round(state.global_step * self.epoch_per_step, 4),
             "loss": logs["loss"],
             "lr": logs.get("learning_rate", 0.0),
-            "tokens_per_s": round(self.tokens / max(1e-9, now - self.logged), 1),
+            "tokens_per_s": round(self._counted() / max(1e-9, now - self.logged), 1),
             "eta_s": round(per_step * (state.max_steps - state.global_step), 1),
         }
-        self.tokens, self.logged = 0, now
+        self.tokens, self.logged = [], now
         self._write(line)
         if self.progress is not None:
             self.progress.update(self.task, note=f"loss {line['loss']:.4f}  {line['tokens_per_s']:.0f} tokens/s  lr {line['lr']:.1e}")
@@ -80,7 +85,13 @@ class RunLog(TrainerCallback):
         if self.progress is not None:
             self.progress.stop()
 
+    def _counted(self) -> float:
+        """Targets since the last line; the other processes had about as many."""
+        return float(torch.stack(self.tokens).sum()) * world() if self.tokens else 0.0
+
     def _write(self, line: dict[str, float]) -> None:
+        if not self.writes:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.plain:

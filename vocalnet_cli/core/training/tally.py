@@ -36,6 +36,15 @@ def tally(stage: Stage) -> list[Count]:
     return [*counts, Count(HEADS, learns, total)] if total else counts
 
 
+def halved(dtype: str, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Parts that `train.frozen_dtype` puts in bfloat16 where `parts` learn. The encoder has the type of the adaptor it feeds."""
+    if dtype != "bf16":
+        return ()
+    return tuple(
+        name for name in ("encoder", "adaptor", "thinker", "talker") if name not in parts and (name != "encoder" or "adaptor" not in parts)
+    )
+
+
 def table_lines(counts: list[Count]) -> list[str]:
     """The tally as lines of text."""
     lines = [f"  {one.part:<10}{one.total / 1e6:>12.3f} M  {one.how}" for one in counts]

@@ -16,6 +16,7 @@ class AlignStage(HeardStage):
 
     def load_examples(self) -> None:
         train, dev = self.rows()
+        self.ids = [r.id for r in train]
         self.examples = list(zip(self.sources(train), self.answer_ids(train), strict=True))
         self.dev_examples = list(zip(self.sources(dev), self.answer_ids(dev), strict=True))
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
@@ -27,7 +28,10 @@ class AlignStage(HeardStage):
         answers = pad([answer for (_, answer), _ in draws], IGNORE)
         return {**self.collate_heard([source for (source, _), _ in draws], [draw for _, draw in draws]), "answers": answers}
 
-    def forward(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> dict[str, Tensor]:
+    def counts(self, **batch: Tensor) -> Tensor:
+        return (batch["answers"] != IGNORE).sum()[None]
+
+    def forward(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         batch = self.splice(heard, heard_lengths, answers)
         hidden = last_hidden(self.model.thinker, batch.embeds, batch.mask)
-        return text_loss(text_logits(self.model.thinker, hidden), batch.labels)
+        return text_loss(text_logits(self.model.thinker, hidden), batch.labels, None if targets is None else targets[0])

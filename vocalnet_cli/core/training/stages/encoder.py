@@ -16,7 +16,7 @@ from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.encoder import encoder_frames
 from vocalnet_cli.core.training.stages.ctc import LETTERS, ctc, letter_targets
 from vocalnet_cli.core.training.stages.heard import HeardStage
-from vocalnet_cli.core.training.stages.stage import kinds_of, lengths_of, pad
+from vocalnet_cli.core.training.stages.stage import kinds_of, lengths_of, pad, share
 
 Example = tuple[Tensor, Tensor, Tensor, Tensor]
 """Log-mel [F, bins], letter targets, word targets, text token targets."""
@@ -57,6 +57,7 @@ class EncoderStage(HeardStage):
         self.letter_head = nn.Linear(settings.hidden, len(LETTERS) + 1)
         self.word_head = nn.Linear(settings.hidden, len(self.words) + 1)
         self.token_scores = TokenScores(self.model.thinker.get_input_embeddings().weight)
+        self.ids = [r.id for r in train]
         self.examples = self._examples(train)
         self.dev_examples = self._examples(dev)
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
@@ -90,6 +91,7 @@ class EncoderStage(HeardStage):
         words_lengths: Tensor,
         tokens: Tensor,
         tokens_lengths: Tensor,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         encoder, adaptor = self.model.encoder, self.model.adaptor
         states = encoder.layer_states(mels, mel_lengths)
@@ -98,4 +100,4 @@ class EncoderStage(HeardStage):
         by_letter = ctc(self.letter_head(states[len(states) // 2]), frames, letters, letters_lengths)
         by_word = ctc(self.word_head(last), frames, words, words_lengths)
         by_token = ctc(self.token_scores(adaptor(last)), frames // adaptor.stack, tokens, tokens_lengths)
-        return {"loss": by_letter + by_word + by_token, "tokens": tokens_lengths.sum()}
+        return {"loss": (by_letter + by_word + by_token) * share(len(mels), targets), "tokens": tokens_lengths.sum()}

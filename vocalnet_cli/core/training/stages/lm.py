@@ -29,6 +29,7 @@ class LmStage(Stage):
             prompt = render_prompt(tokenizer, settings.family, settings.system_prompt, record.question.text).before
             return prompt + tokenizer(record.answer.text, add_special_tokens=False)["input_ids"] + [end], len(prompt)
 
+        self.ids = [record.id for record in train]
         self.examples = [example(record) for record in train]
         self.dev_examples = [example(record) for record in dev]
         self.kinds = kinds_of(train) if self.recipe.data.balance else None
@@ -45,9 +46,12 @@ class LmStage(Stage):
         for row, ((_, prompt), _) in zip(labels, draws, strict=True):
             row[:prompt] = IGNORE
         lengths = lengths_of(ids)
-        return {"ids": pad(ids), "labels": pad(labels, IGNORE), "mask": torch.arange(int(lengths.max())) < lengths[:, None]}
+        return {"tokens": pad(ids), "labels": pad(labels, IGNORE), "mask": torch.arange(int(lengths.max())) < lengths[:, None]}
 
-    def forward(self, ids: Tensor, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        embeds = self.model.thinker.get_input_embeddings()(ids)
+    def counts(self, **batch: Tensor) -> Tensor:
+        return (batch["labels"][:, 1:] != IGNORE).sum()[None]
+
+    def forward(self, tokens: Tensor, labels: Tensor, mask: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
+        embeds = self.model.thinker.get_input_embeddings()(tokens)
         hidden = last_hidden(self.model.thinker, embeds, mask)
-        return text_loss(text_logits(self.model.thinker, hidden), labels)
+        return text_loss(text_logits(self.model.thinker, hidden), labels, None if targets is None else targets[0])

@@ -48,6 +48,7 @@ class SpeakStage(HeardStage):
 
     def load_examples(self) -> None:
         train, dev = self.rows()
+        self.ids = [r.id for r in train]
         self.examples = self._examples(train)
         self.dev_examples = self._examples(dev)
         if not self.examples:
@@ -139,6 +140,15 @@ class SpeakStage(HeardStage):
             return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
         return {**batch, **self.collate_heard([example[0] for example, _ in draws], [draw for _, draw in draws])}
 
+    def _lengths(self, speech: Tensor, streaming: Tensor, answers: Tensor, draws: Tensor) -> Lengths:
+        return Lengths((answers != IGNORE).sum(1), (speech != IGNORE).sum(1), streaming, draws)
+
+    def counts(self, **batch: Tensor) -> Tensor:
+        """Those of the talker's heads, then that of the written answers if they are learned too."""
+        speech, streaming, answers, draws = (batch[name] for name in ("speech", "streaming", "answers", "draws"))
+        of_heads = self.model.talker.counts(speech, self._lengths(speech, streaming, answers, draws))
+        return torch.cat([of_heads, (answers != IGNORE).sum()[None]]) if self.reading_learns else of_heads
+
     def forward(
         self,
         speech: Tensor,
@@ -148,6 +158,7 @@ class SpeakStage(HeardStage):
         states: Tensor | None = None,
         heard: Tensor | None = None,
         heard_lengths: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         written: Tensor | None = None
         if states is None:
@@ -155,8 +166,9 @@ class SpeakStage(HeardStage):
             batch, hidden = self._read_answers(heard, heard_lengths, answers)
             states = self._talker_rows(batch, hidden)
             if self.reading_learns:
-                written = text_loss(text_logits(self.model.thinker, hidden), batch.labels)["loss"]
-        lengths = Lengths((answers != IGNORE).sum(1), (speech != IGNORE).sum(1), streaming, draws)
+                written = text_loss(text_logits(self.model.thinker, hidden), batch.labels, None if targets is None else targets[-1])["loss"]
+        lengths = self._lengths(speech, streaming, answers, draws)
+        lengths.targets = targets[:-1] if targets is not None and self.reading_learns else targets
         loss = self.loss(states, speech, lengths)
         if written is not None:
             loss = loss + self.recipe.train.text_weight * written

@@ -14,7 +14,7 @@ from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
 from vocalnet_cli.core.training.stages.ctc import LETTERS, ctc, letter_targets
-from vocalnet_cli.core.training.stages.stage import Stage, lengths_of, pad
+from vocalnet_cli.core.training.stages.stage import Stage, lengths_of, pad, share
 from vocalnet_cli.core.units import ANSWER_HZ
 
 Example = tuple[Tensor, Tensor]
@@ -34,6 +34,7 @@ class SpeechTokenizerStage(Stage):
         width, hidden = self.book.codebook.shape[1], self.book.embedding.embedding_dim
         self.reader = nn.Sequential(nn.Linear(width + hidden, hidden), nn.GELU(), nn.Linear(hidden, len(LETTERS) + 1))
         train, dev = self.rows()
+        self.ids = sorted({record.answer.audio for record in train if record.answer.audio})
         self.examples, self.dev_examples = self._examples(train), self._examples(dev)
         generator = torch.Generator().manual_seed(self.recipe.train.seed)
         self.book.seed_from(torch.cat([pairs for pairs, _ in self.examples]), generator)
@@ -53,6 +54,9 @@ class SpeechTokenizerStage(Stage):
         pairs, letters = [example[0] for example, _ in draws], [example[1] for example, _ in draws]
         return {"pairs": pad(pairs), "lengths": lengths_of(pairs), "letters": torch.cat(letters), "letters_lengths": lengths_of(letters)}
 
-    def forward(self, pairs: Tensor, lengths: Tensor, letters: Tensor, letters_lengths: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, pairs: Tensor, lengths: Tensor, letters: Tensor, letters_lengths: Tensor, targets: Tensor | None = None
+    ) -> dict[str, Tensor]:
         loss, said = self.book.loss(pairs, lengths)
-        return {"loss": loss + _READING * ctc(self.reader(said), lengths, letters, letters_lengths), "tokens": lengths.sum()}
+        loss = loss + _READING * ctc(self.reader(said), lengths, letters, letters_lengths)
+        return {"loss": loss * share(len(pairs), targets), "tokens": lengths.sum()}

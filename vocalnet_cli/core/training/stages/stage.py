@@ -26,11 +26,15 @@ DEV_DRAW = -1
 class Stage(nn.Module, ABC):
     """Examples, collation and loss of one stage; the optimisation itself is the loop's.
 
-    `forward` takes what `collate` made and returns {"loss", "tokens"}: the mean loss and the number of targets it is a mean of.
+    `forward` takes what `collate` made and returns {"loss", "tokens"}: the mean loss and the number of targets it is a mean of. Where
+    gradients of several batches are summed it also gets `targets`, the sum of their `counts`, which its means are then over: so the
+    sum is the loss of one large batch.
     """
 
     examples: Sequence[Any]
     dev_examples: Sequence[Any]
+    ids: Sequence[str] = ()
+    """Ids of the manifest's rows that the examples are made of."""
     kinds: Sequence[str] | None = None
 
     def __init__(self, recipe: Recipe, model: SpeechLLM, cache: Path, parts: tuple[str, ...]) -> None:
@@ -60,6 +64,10 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def collate(self, draws: list[tuple[Any, int]]) -> dict[str, Tensor]:
         """Batch of (example, draw number)."""
+
+    def counts(self, **batch: Tensor) -> Tensor:
+        """How many targets each mean of the loss is over, [terms]; here rows, for losses that are means over rows."""
+        return torch.tensor([len(next(iter(batch.values())))], device=next(iter(batch.values())).device)
 
     def finish(self) -> None:
         """Turn what was trained into plain weights of the model."""
@@ -114,8 +122,17 @@ def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
-def text_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Next-token cross-entropy: logits [B, L, V] against labels [B, L] (IGNORE = no target), both unshifted."""
-    targets = labels[:, 1:]
-    loss = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
-    return {"loss": loss, "tokens": (targets != IGNORE).sum()}
+def text_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
+    """Next-token cross-entropy: logits [B, L, V] against labels [B, L] (IGNORE = no target), both unshifted.
+
+    A mean over the batch's targets, or over as many as `targets` says.
+    """
+    wanted = labels[:, 1:]
+    tokens = (wanted != IGNORE).sum()
+    loss = nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORE, reduction="sum")
+    return {"loss": loss / (tokens if targets is None else targets).clamp(min=1), "tokens": tokens}
+
+
+def share(rows: int, targets: Tensor | None) -> Tensor | float:
+    """The part that a batch's mean over rows has in a mean over `targets` [1] rows."""
+    return 1.0 if targets is None else rows / targets[0]
