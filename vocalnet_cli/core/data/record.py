@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -20,12 +21,18 @@ class _Strict(BaseModel):
 class Utterance(_Strict):
     """What is said once: its text, and the recording if there is one."""
 
-    text: str = Field(min_length=1)
-    """The words."""
+    text: str
+    """The words; empty only where a recording is all there is."""
     audio: str | None = None
     """Sound file, relative to the folder of the manifest."""
     voice: str | None = None
     """Who speaks: `flite:slt`, `human:george` ..."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Utterance:
+        if not self.text and self.audio is None:
+            raise PydanticCustomError("text", "there is neither text nor sound")
+        return self
 
 
 class HistoryTurn(_Strict):
@@ -64,7 +71,8 @@ class Record(_Strict):
 
 def _first_mistake(error: ValidationError) -> tuple[str, str]:
     mistake = error.errors()[0]
-    return ".".join(str(part) for part in mistake["loc"]), str(mistake["msg"])
+    place = [*map(str, mistake["loc"]), *(["text"] if mistake["type"] == "text" else [])]
+    return ".".join(place), str(mistake["msg"])
 
 
 def parse_row(line: str) -> Record | tuple[str, str]:

@@ -88,17 +88,29 @@ def pull(name: str) -> Path:
         raise _told(name, error) from error
 
 
-def _told(name: str, error: Exception) -> Exception:
+def pull_data(name: str, patterns: list[str]) -> Path:
+    """Fetch a data set's files of these patterns into the hub cache, or find them there. Raises VocalnetError when it cannot be had."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=offline()))
+    except Exception as error:
+        raise _told(name, error, "data set") from error
+
+
+def _told(name: str, error: Exception, kind: str = "model") -> Exception:
     """What a failed download means to the user; errors that are none of the hub's come back as they are."""
     from huggingface_hub import constants, errors
 
     again = f"Run `vocalnet models pull {name}` again: it goes on where it stopped."
+    if kind != "model":
+        again = "Run it again: it goes on where it stopped; or download it yourself and name the folder."
     if isinstance(error, errors.GatedRepoError):
         hint = f"Accept its terms at {constants.ENDPOINT}/{name}, then set HF_TOKEN or run `hf auth login`."
         return MissingWeights(f"{name}: the hub wants an account that may read it", hint)
     if isinstance(error, errors.RepositoryNotFoundError):
         hint = "Check the spelling (`vocalnet models` lists the known ones); a private model needs HF_TOKEN."
-        return MissingWeights(f"{name}: no such model at {constants.ENDPOINT}", hint)
+        return MissingWeights(f"{name}: no such {kind} at {constants.ENDPOINT}", hint)
     kinds: tuple[Any, ...] = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
     # The client's own network errors have no common base in the library: known by the package they come from.
     network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")

@@ -1,0 +1,202 @@
+"""What a step of data preparation is, and how one shard is worked on: its rows and rejects become one file that ends in a done mark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vocalnet_cli.core.data.prep.shards import Raw, Shard, read_shard
+from vocalnet_cli.core.data.record import Record
+
+STATE = ".shards"
+"""Folder, inside the output, of finished shards and of files being written."""
+
+FILE_REASONS = ("file missing", "sound cannot be read")
+"""Reasons that lie in a file beside the input, which is not part of a shard's hash."""
+
+FORMAT = 1
+"""Raise it when the same input and settings would give other bytes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record that came out of a step."""
+
+    raw: Raw
+    record: Record
+    same: str = ""
+    """Rows with the same text here are one row twice; empty for rows that may repeat."""
+    audio_s: float = 0.0
+    """Sound this row brings along, in seconds."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that did not come out, and why."""
+
+    raw: Raw
+    reason: str
+    """A few words, the same for all rows with this fault."""
+    id: str = ""
+    field: str = ""
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row of rejects.jsonl."""
+        told = {"id": self.id, "file": self.raw.file.name, "line": self.raw.line, "field": self.field, "reason": self.reason}
+        return {name: value for name, value in {**told, "detail": self.detail}.items() if value != ""}
+
+
+class Step(Protocol):
+    """One command of `vocalnet prep`. It travels to worker processes, so its fields are plain values."""
+
+    @property
+    def name(self) -> str:
+        """The command."""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the input that decides what comes out."""
+
+    def begin(self) -> None:
+        """Load what the work needs; once in each worker."""
+
+    def work(self, raws: Iterable[Raw], output: Path) -> Iterator[Row | Reject]:
+        """Rows and rejects of one shard, in order. May write sound below `output`, with `write_bytes` or `adopt`."""
+
+
+@dataclass
+class Done:
+    """What a finished shard holds."""
+
+    key: str
+    rows: int = 0
+    audio_s: float = 0.0
+    rejected: Counter[str] = field(default_factory=Counter)
+    worker: str = ""
+
+
+def shard_key(step: Step, shard: Shard) -> str:
+    """Hash of everything a shard's outcome depends on."""
+    told = [FORMAT, step.name, step.settings(), Path(shard.file).name, shard.kind, shard.first, shard.start, shard.stop, shard.sha256]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def shard_file(output: Path, shard: Shard) -> Path:
+    """Where a shard's outcome is kept."""
+    return output / STATE / f"{shard.number:06}.tsv"
+
+
+def read_done(path: Path) -> Done | None:
+    """The done mark at the end of a shard's file; None if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65_536))
+            last = file.read().splitlines()[-1].decode()
+        kind, key, told = last.split("\t")
+        return Done(key, **json.loads(told)) if kind == "D" else None
+    except (OSError, IndexError, ValueError, TypeError):
+        return None
+
+
+def may_improve(done: Done) -> bool:
+    """Whether rows were rejected for a file that was not there or not whole: another run may find it."""
+    return any(reason in done.rejected for reason in FILE_REASONS)
+
+
+def is_done(step: Step, shard: Shard, output: Path) -> Done | None:
+    """The done mark of a shard that needs no more work."""
+    done = read_done(shard_file(output, shard))
+    return done if done and done.key == shard_key(step, shard) else None
+
+
+def work_shard(
+    step: Step,
+    shard: Shard,
+    output: Path,
+    mark: Callable[[int], None] = lambda line: None,
+    poison: Iterable[int] = (),
+    alone: bool = False,
+) -> Done:
+    """Work on a shard and write its file. `mark` hears the line before it is worked on; rows whose line is in `poison` are rejected.
+
+    With `alone`, every row is worked on by itself, so that `mark` tells which one ended the process.
+    """
+    done = Done(shard_key(step, shard))
+    lines: list[str] = []
+
+    def marked() -> Iterator[Raw]:
+        for raw in read_shard(shard):
+            mark(raw.line)
+            yield raw
+
+    groups: Iterable[Iterable[Raw]] = ([raw] for raw in marked()) if alone else [marked()]
+    for group in groups:
+        if alone:
+            (raw,) = group
+            if raw.line in poison:
+                lines.append(_reject_line(Reject(raw, "the program died on it"), done))
+                continue
+        lines += (_line(outcome, done) for outcome in step.work(group, output))
+    told = {"rows": done.rows, "audio_s": round(done.audio_s, 3), "rejected": dict(sorted(done.rejected.items()))}
+    lines.append(f"D\t{done.key}\t{json.dumps(told)}\n")
+    write_bytes(shard_file(output, shard), "".join(lines).encode(), output, sync=True)
+    return done
+
+
+def _line(outcome: Row | Reject, done: Done) -> str:
+    if isinstance(outcome, Reject):
+        return _reject_line(outcome, done)
+    done.rows += 1
+    done.audio_s += outcome.audio_s
+    record, raw = outcome.record, outcome.raw
+    same = _short(outcome.same) if outcome.same else "-"
+    text = record.model_dump_json(exclude_defaults=True)
+    return f"R\t{_short(record.id)}\t{same}\t{json.dumps([raw.file.name, raw.line, record.id])}\t{text}\n"
+
+
+def _reject_line(reject: Reject, done: Done) -> str:
+    done.rejected[reject.reason] += 1
+    return f"X\t{reject.reason}\t{json.dumps(reject.as_json())}\n"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def write_bytes(path: Path, data: bytes, output: Path, sync: bool = False) -> None:
+    """Write a file below `output` so that it is there whole or not at all; what a killed run leaves lies in the state folder."""
+    temporary = _temporary(path, output)
+    with temporary.open("wb") as file:
+        file.write(data)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def adopt(path: Path, source: Path, output: Path) -> None:
+    """Give `output` a file that lies elsewhere: a hard link where that can be had, else a copy."""
+    import shutil
+
+    temporary = _temporary(path, output)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # renaming a link onto another of the same file leaves both
+
+
+def _temporary(path: Path, output: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = output / STATE / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{platform.node()}.{os.getpid()}.{path.name}"
