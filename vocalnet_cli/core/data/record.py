@@ -83,6 +83,11 @@ def parse_row(line: str) -> Record | tuple[str, str]:
         return "", f"not JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested thousands deep
         return "", f"not JSON we read: {str(error).splitlines()[0]}"
+    return parse_record(row)
+
+
+def parse_record(row: Any) -> Record | tuple[str, str]:
+    """A row read from JSON: the record, or (field, reason) of the first mistake in it."""
     if not isinstance(row, dict):
         return "", "not a JSON object"
     try:

@@ -61,6 +61,14 @@ def cached(name: str) -> Path | None:
     return folder if (folder / "config.json").is_file() or is_vocoder(folder) else None
 
 
+def cached_file(name: str, file: str) -> Path | None:
+    """One file of a hub model in the local cache, or none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, file)
+    return Path(found) if isinstance(found, str) else None
+
+
 def offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids the network."""
     from huggingface_hub import constants

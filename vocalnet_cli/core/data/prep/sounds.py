@@ -25,9 +25,13 @@ def file_name(own: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', own)[:40]}_{hashlib.sha256(own.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
-def placed(own: str, kind: str, suffix: str) -> str:
-    """Where a file of row `own` lies in the output: 256 folders, so that none holds a million files."""
-    name = file_name(own)
+def placed(own: str, kind: str, suffix: str, sound: bytes | Path) -> str:
+    """Where the sound of row `own` lies in the output: 256 folders, so that none holds a million files.
+
+    A few digits tell sounds apart that come under one id, of which only the first becomes a row.
+    """
+    told = sound if isinstance(sound, bytes) else f"{sound.name} {sound.stat().st_size}".encode()
+    name = f"{file_name(own)}.{hashlib.sha256(told).hexdigest()[:6]}"
     return f"audio/{kind}/{int(hashlib.sha256(name.encode()).hexdigest(), 16) % _FOLDERS:02x}/{name}{suffix}"
 
 
@@ -35,11 +39,11 @@ def take_sound(sound: bytes | Path, own: str, kind: str, output: Path, field: st
     """Put a recording, unchanged, below `output`: its path there and its seconds. Raises BadRow for one that cannot be used."""
     if isinstance(sound, Path):
         seconds = check_sound(sound, field)
-        name = placed(own, kind, sound.suffix.lower())
+        name = placed(own, kind, sound.suffix.lower(), sound)
         adopt(output / name, sound, output)
         return name, seconds
     suffix = next((suffix for magic, suffix in _MAGIC if sound.startswith(magic)), ".wav")
-    name = placed(own, kind, suffix)
+    name = placed(own, kind, suffix, sound)
     write_bytes(output / name, sound, output)
     try:
         return name, check_sound(output / name, field)

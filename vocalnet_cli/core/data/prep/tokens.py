@@ -1,0 +1,202 @@
+"""`prep tokens`: spoken answers into speech tokens, 25 a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocalnet_cli.core.data.prep.corpora import BadRow, good_row, inside
+from vocalnet_cli.core.data.prep.shards import Raw
+from vocalnet_cli.core.data.prep.single import given_id
+from vocalnet_cli.core.data.prep.sounds import LONGEST_S, check_sound, placed
+from vocalnet_cli.core.data.prep.step import Reject, Row, adopt
+from vocalnet_cli.core.data.record import Record, TokenizerName, parse_record
+from vocalnet_cli.core.errors import AudioError, MissingWeights
+from vocalnet_cli.core.model.folder import sha256_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+COSYVOICE2 = "FunAudioLLM/CosyVoice2-0.5B"
+NANO = "nano"
+
+_S3_BINS = 128
+_HELD_S = 900.0
+"""Seconds of sound held at once: bounds memory, however many rows a shard has."""
+
+
+def find_tokenizer(name: str) -> tuple[str, Path]:
+    """(kind, file) of a speech tokenizer: `nano`, a file, a folder of CosyVoice2-0.5B, or its hub id. Raises MissingWeights."""
+    from vocalnet_cli.core.config.places import nano_folder
+    from vocalnet_cli.core.model import hub
+    from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, model_file
+
+    if name == NANO:
+        return "nano", nano_folder()
+    path = Path(name).expanduser()
+    if path.is_file():
+        return S3_TOKENIZER, path
+    if (path / "config.json").is_file() and (path / "vocoder.safetensors").is_file():
+        return "nano", path
+    if path.is_dir():
+        return S3_TOKENIZER, model_file(path, S3_TOKENIZER)
+    here = hub.cached_file(name, f"{S3_TOKENIZER}.onnx") if hub.is_hub_id(name) else None
+    if here is None:
+        raise MissingWeights(
+            f"{name}: no speech tokenizer there",
+            f"Get it with `hf download {COSYVOICE2} {S3_TOKENIZER}.onnx`, name its folder, or use --tokenizer nano.",
+        )
+    return S3_TOKENIZER, here
+
+
+@dataclass
+class Tokens:
+    """Rows with answer.audio get their speech tokens; the sound goes along."""
+
+    tokenizer: str = COSYVOICE2
+    device: str = "cpu"
+    batch_size: int = 8
+    """Windows of at most 30 s that are computed together, of like length."""
+    collapse: bool = False
+    """Merge runs of equal tokens, as the released code did in training: durations are then lost."""
+    replace: bool = False
+    """Make tokens anew where a row has some already, of whatever tokenizer; otherwise such a row is rejected unless it is the same."""
+    name: str = "tokens"
+    kind: str = field(init=False)
+    file: Path = field(init=False)
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kind, self.file = find_tokenizer(self.tokenizer)
+        self.sha256 = sha256_of([self.file if self.file.is_file() else self.file / "vocoder.safetensors"])
+        self._tokenize: Callable[[Sequence[np.ndarray]], list[Tensor]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tokenize": None}
+
+    def settings(self) -> dict[str, Any]:
+        told = {"tokenizer": self.kind, "sha256": self.sha256, "collapse": self.collapse, "replace": self.replace}
+        return {**told, "batch_size": self.batch_size, "device": self.device.partition(":")[0]}
+
+    @property
+    def rate(self) -> int:
+        """Sample rate the tokenizer hears."""
+        from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
+
+        return ANSWER_HZ if self.kind == "nano" else QUESTION_HZ
+
+    def begin(self) -> None:
+        import torch
+
+        if self.device == "cpu":
+            torch.set_num_threads(1)  # sums in another order may round a token over: the outcome must not depend on the workers
+        self._tokenize = self._nano() if self.kind == "nano" else self._s3()
+
+    def _nano(self) -> Callable[[Sequence[np.ndarray]], list[Tensor]]:
+        import torch
+
+        from vocalnet_cli.core.model.folder import read_config
+        from vocalnet_cli.core.model.vocoder import GriffinLimVocoder, build_vocoder
+        from vocalnet_cli.core.model.weights import load_part
+
+        vocoder = build_vocoder(read_config(self.file)["model"].vocoder)
+        if not isinstance(vocoder, GriffinLimVocoder):
+            raise MissingWeights(f"{self.file}: its vocoder holds no speech tokenizer", f"Name the folder of {COSYVOICE2}, or `nano`.")
+        load_part(vocoder, self.file, "vocoder")
+        book = vocoder.eval().requires_grad_(False).to(torch.device(self.device)).tokenizer
+        return lambda sounds: [book.encode(sound).cpu() for sound in sounds]
+
+    def _s3(self) -> Callable[[Sequence[np.ndarray]], list[Tensor]]:
+        from vocalnet_cli.core.audio.mel import encoder_mel
+        from vocalnet_cli.core.model.voice.load import load_s3_tokenizer
+        from vocalnet_cli.core.model.voice.s3_tokenizer import speech_tokens
+
+        model = load_s3_tokenizer(self.file, self.device)
+        return lambda sounds: speech_tokens(model, [encoder_mel(one, _S3_BINS) for one in sounds], model.device, self.batch_size)
+
+    def work(self, raws: Iterable[Raw], output: Path) -> Iterator[Row | Reject]:
+        ready: list[tuple[Raw, Record, Path, float] | Reject] = []
+        held = 0.0
+        for raw in raws:
+            try:
+                record, path, seconds = self._looked_at(raw)
+                held += seconds
+                ready.append((raw, record, path, seconds))
+            except BadRow as bad:
+                ready.append(Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail))
+            if held >= _HELD_S:
+                yield from self._finish(ready, output)
+                ready, held = [], 0.0
+        yield from self._finish(ready, output)
+
+    def _looked_at(self, raw: Raw) -> tuple[Record, Path, float]:
+        record = parse_record(good_row(raw))
+        if isinstance(record, tuple):
+            raise BadRow("not a record", *record)
+        if record.answer.audio is None:
+            raise BadRow("no spoken answer", "answer.audio")
+        if record.speech_tokens is not None and not self.replace and (record.tokenizer is None or record.tokenizer.sha256 != self.sha256):
+            raise BadRow("has tokens of another tokenizer", "tokenizer", record.tokenizer.name if record.tokenizer else "unknown")
+        path = inside(raw.file.parent, record.answer.audio, "answer.audio")
+        return record, path, check_sound(path, "answer.audio")
+
+    def _finish(self, ready: list[tuple[Raw, Record, Path, float] | Reject], output: Path) -> Iterator[Row | Reject]:
+        """Rows in their order; computed in order of length."""
+        from vocalnet_cli.core.audio.wav import read_question
+
+        sounds: dict[int, np.ndarray] = {}
+        for place, one in enumerate(ready):
+            if isinstance(one, Reject):
+                continue
+            raw, record, path, _ = one
+            try:
+                sounds[place] = read_question(path, LONGEST_S) if self.kind != "nano" else _loud(path, self.rate)
+            except AudioError as error:
+                reason = "sound is silent" if "silence" in error.problem else "sound cannot be read"
+                ready[place] = Reject(raw, reason, record.id, "answer.audio", error.problem.replace(str(path), path.name))
+        order = sorted(sounds, key=lambda place: (len(sounds[place]), place))
+        assert self._tokenize is not None
+        tokens = dict(zip(order, self._tokenize([sounds[place] for place in order]), strict=True))
+        for place, one in enumerate(ready):
+            yield one if isinstance(one, Reject) else self._row(one, tokens[place].tolist(), len(sounds[place]), output)
+
+    def _row(self, one: tuple[Raw, Record, Path, float], tokens: list[int], samples: int, output: Path) -> Row | Reject:
+        raw, record, path, _ = one
+        if not tokens:
+            return Reject(raw, "no speech tokens", record.id, "answer.audio", "the sound is too short")
+        collapsed = [token for token, _ in groupby(tokens)] if self.collapse else tokens
+        answer = record.answer.model_copy(update={"audio": placed(record.id, "answers", path.suffix.lower(), path)})
+        adopt(output / str(answer.audio), path, output)
+        question = record.question
+        if question.audio is not None:
+            try:
+                heard = inside(raw.file.parent, question.audio, "question.audio")
+                check_sound(heard, "question.audio")
+            except BadRow as bad:
+                return Reject(raw, bad.reason, record.id, bad.field, bad.detail)
+            question = question.model_copy(update={"audio": placed(record.id, "questions", heard.suffix.lower(), heard)})
+            adopt(output / str(question.audio), heard, output)
+        made = {
+            "question": question,
+            "answer": answer,
+            "speech_tokens": collapsed,
+            "tokenizer": TokenizerName(name=self.kind, sha256=self.sha256),
+            "collapsed": self.collapse,
+        }
+        return Row(raw, record.model_copy(update=made), audio_s=samples / self.rate)
+
+
+def _loud(path: Path, rate: int) -> Any:
+    """Sound as `read_question`, at another rate. Raises AudioError."""
+    import numpy as np
+
+    from vocalnet_cli.core.audio.wav import SILENCE_PEAK, read_audio
+
+    samples = read_audio(path, rate)
+    if float(np.abs(samples).max(initial=0.0)) < SILENCE_PEAK:
+        raise AudioError(f"{path}: silence", "Check that the right file was given.")
+    return samples
