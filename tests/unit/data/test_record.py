@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, validate_manifest, write_manifest
+from vocalnet_cli.core.data.prep.validate import validate_manifest
+from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
 from vocalnet_cli.core.errors import VocalnetError
 
 

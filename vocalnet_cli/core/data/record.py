@@ -140,39 +140,3 @@ def write_manifest(path: Path | str, records: Iterable[Record]) -> None:
     """Write rows as JSONL (keys that say nothing are left out), atomically."""
     lines = [record.model_dump_json(exclude_defaults=True) for record in records]
     write_text_atomically(Path(path), "".join(line + "\n" for line in lines))
-
-
-def validate_manifest(path: Path | str) -> dict[str, Any]:
-    """Check every row of a manifest, the sound and token files it names included.
-
-    Returns `{"rows", "bad", "problems": [{"line", "field", "reason"}]}`; `bad` counts rows, `problems` lists all found.
-    """
-    path = Path(path)
-    rows = read_lines(path)
-    problems: list[dict[str, Any]] = []
-    seen: dict[str, int] = {}
-    for number, line in rows:
-        row = parse_row(line)
-        if not isinstance(row, Record):
-            problems.append({"line": number, "field": row[0], "reason": row[1]})
-            continue
-        if row.id in seen:
-            problems.append({"line": number, "field": "id", "reason": f"already on line {seen[row.id]}"})
-        seen.setdefault(row.id, number)
-        tokens = row.speech_tokens if isinstance(row.speech_tokens, str) else None
-        for field, name in (("question.audio", row.question.audio), ("answer.audio", row.answer.audio), ("speech_tokens", tokens)):
-            reason = _file_problem(path.parent, name)
-            if reason:
-                problems.append({"line": number, "field": field, "reason": reason})
-        if isinstance(row.speech_tokens, list) and any(token < 0 for token in row.speech_tokens):
-            problems.append({"line": number, "field": "speech_tokens", "reason": "a negative token"})
-    return {"rows": len(rows), "bad": len({problem["line"] for problem in problems}), "problems": problems}
-
-
-def _file_problem(folder: Path, name: str | None) -> str | None:
-    if name is None:
-        return None
-    path = folder / name
-    if not path.is_file():
-        return f"no such file: {name}"
-    return "empty file" if path.stat().st_size == 0 else None

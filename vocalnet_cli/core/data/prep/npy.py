@@ -41,8 +41,8 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 
-def read_tokens(path: Path, field: str = "speech_tokens") -> list[int]:
-    """The tokens of a .npy file: a plain integer array, or pickled as an array or as a dict with one. Raises BadRow."""
+def read_tokens(path: Path, field: str = "speech_tokens", pickled: bool = True) -> list[int]:
+    """The tokens of a .npy file: a plain integer array, or (if `pickled`) pickled as an array or as a dict with one. Raises BadRow."""
     try:
         size = path.stat().st_size
         if size > _LARGEST:
@@ -51,7 +51,7 @@ def read_tokens(path: Path, field: str = "speech_tokens") -> list[int]:
     except OSError as error:
         raise BadRow("file missing", field, path.name) from error
     try:
-        found = _loaded(data)
+        found = _loaded(data, pickled)
     except Exception as error:  # damaged headers and pickles raise anything at all
         raise BadRow(
             "speech tokens cannot be read", field, f"{path.name}: {str(error).splitlines()[0] if str(error) else 'damaged'}"
@@ -69,7 +69,7 @@ def read_tokens(path: Path, field: str = "speech_tokens") -> list[int]:
     return [int(token) for token in tokens.flatten()]
 
 
-def _loaded(data: bytes) -> Any:
+def _loaded(data: bytes, pickled: bool) -> Any:
     file = io.BytesIO(data)
     version = npy_format.read_magic(file)
     reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
@@ -82,5 +82,7 @@ def _loaded(data: bytes) -> Any:
             raise ValueError("its header does not fit its size")
         file.seek(0)
         return np.load(file, allow_pickle=False)
+    if not pickled:
+        raise ValueError("pickled, which a manifest's files are not")
     found = _ArraysOnly(file).load()
     return found.item() if isinstance(found, np.ndarray) and found.dtype == object and found.ndim == 0 else found

@@ -1,0 +1,213 @@
+"""Is a manifest whole? Every row, the files it names, and whether text, sound and tokens fit each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vocalnet_cli.core.audio.wav import SILENCE_PEAK, audio_seconds, read_audio
+from vocalnet_cli.core.data.prep.corpora import BadRow, inside
+from vocalnet_cli.core.data.prep.npy import read_tokens
+from vocalnet_cli.core.data.prep.shards import Raw, cut, read_shard
+from vocalnet_cli.core.data.prep.sounds import LONGEST_S
+from vocalnet_cli.core.data.record import Record, TokenizerName, parse_record
+from vocalnet_cli.core.errors import AudioError, VocalnetError
+from vocalnet_cli.core.units import COSYVOICE2_CODES, QUESTION_HZ, SPEECH_TOKEN_HZ
+
+CLIPPED = 0.005
+"""Share of samples at full scale from which a recording counts as clipped."""
+
+LETTERS_PER_S = (3.0, 40.0)
+"""Slowest and fastest plausible speech, judged from `_ENOUGH_LETTERS` on; natural speech has 10 to 20 letters a second."""
+
+_ENOUGH_LETTERS = 20
+_TOKEN_SLACK, _TOKEN_SHARE = 3, 0.02
+"""Tokens, and part of them, by which a count may differ from the sound's length: edges, resampling, joints of windows."""
+
+_FULL_SCALE = 0.9995
+
+Problem = tuple[str, str, str]
+"""(field, reason, what to do)."""
+
+
+@dataclass
+class Statistics:
+    """What a manifest holds."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"question": [], "answer": []})
+    words: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    letters_per_s: list[float] = field(default_factory=list)
+    tokenizers: Counter[str] = field(default_factory=Counter)
+
+    def columns(self) -> dict[str, list[float]]:
+        """The measured values by name, those that there are."""
+        named: dict[str, list[float]] = {f"{name} seconds": values for name, values in self.seconds.items()}
+        named |= {"answer words": [*map(float, self.words)], "speech tokens": [*map(float, self.tokens)]}
+        named["letters a second"] = self.letters_per_s
+        return {name: values for name, values in named.items() if values}
+
+    def table(self) -> list[dict[str, Any]]:
+        """Count, sum, least, median, 95 % and most of each."""
+        rows = []
+        for name, values in self.columns().items():
+            some = np.asarray(values)
+            told = {"n": len(some), "sum": some.sum(), "min": some.min(), "p50": np.median(some), "p95": np.quantile(some, 0.95)}
+            rows.append({"what": name, **{key: round(float(value), 2) for key, value in {**told, "max": some.max()}.items()}})
+        return rows
+
+    def plot(self, folder: Path) -> list[Path]:
+        """A histogram of each as PNG. Raises VocalnetError without matplotlib."""
+        try:
+            import matplotlib
+
+            matplotlib.use("agg")
+            from matplotlib import pyplot
+        except ImportError as error:
+            raise VocalnetError("--plots: matplotlib is not installed", "Install it: pip install 'vocalnet-cli[eval]'") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        made = []
+        for name, values in self.columns().items():
+            figure, axes = pyplot.subplots(figsize=(5, 3), layout="constrained")
+            axes.hist(values, bins=40)
+            axes.set(xlabel=name, ylabel="rows")
+            made.append(folder / f"{name.replace(' ', '_')}.png")
+            figure.savefig(made[-1], dpi=100)
+            pyplot.close(figure)
+        return made
+
+
+@dataclass
+class _Checker:
+    root: Path
+    decode: bool
+    statistics: Statistics = field(default_factory=Statistics)
+    seen: dict[str, int] = field(default_factory=dict)
+    tokenizer: tuple[TokenizerName, int] | None = None
+
+    def row(self, raw: Raw) -> Iterator[Problem]:
+        """Everything wrong with a row."""
+        record = ("", raw.mistake) if raw.row is None else parse_record(raw.row)
+        if not isinstance(record, Record):
+            yield record[0], record[1], "write the row again; `vocalnet prep` writes such rows"
+            return
+        if record.id in self.seen:
+            yield "id", f"already on line {self.seen[record.id]}", "give every row an id of its own"
+        self.seen.setdefault(record.id, raw.line)
+        if any(turn.role != ("user", "assistant")[place % 2] for place, turn in enumerate(record.history)):
+            yield "history", "roles do not alternate from user to assistant", "prepare the corpus again with `vocalnet prep ultrachat`"
+        for name, said in (("question", record.question), ("answer", record.answer)):
+            yield from self._sound(f"{name}.audio", name, said.audio)
+        yield from self._tokens(record, raw.line)
+        yield from self._ratio(record)
+
+    def _sound(self, place: str, name: str, audio: str | None) -> Iterator[Problem]:
+        self.answer_s: float | None = None
+        if audio is None:
+            return
+        try:
+            path = inside(self.root, audio, place)
+        except BadRow:
+            yield place, f"path outside the data root: {audio}", "move the file below the manifest, or name the folder with --root"
+            return
+        try:
+            seconds = audio_seconds(path)
+            if seconds > LONGEST_S:
+                yield place, f"{seconds:.0f} s long, at most {LONGEST_S:g} s", "cut it, or leave the row out"
+                return
+            if self.decode:
+                yield from self._level(place, read_audio(path, QUESTION_HZ))
+        except AudioError as error:
+            yield place, error.problem.replace(f"{path}: ", f"{audio}: "), "make or copy the file again"
+            return
+        self.statistics.seconds[name].append(seconds)
+        if name == "answer":
+            self.answer_s = seconds
+
+    def _level(self, place: str, samples: np.ndarray) -> Iterator[Problem]:
+        level = np.abs(samples)
+        if float(level.max()) < SILENCE_PEAK:
+            yield place, "silence", "record or synthesize it again"
+        elif (share := float((level >= _FULL_SCALE).mean())) > CLIPPED:
+            yield place, f"clipped: {100 * share:.1f} % of its samples are at full scale", "record it again at a lower level"
+
+    def _tokens(self, record: Record, line: int) -> Iterator[Problem]:
+        again = "make the tokens again: vocalnet prep tokens --replace"
+        if record.speech_tokens is None:
+            return
+        tokens = record.speech_tokens
+        if isinstance(tokens, str):
+            try:
+                tokens = read_tokens(inside(self.root, tokens), pickled=False)
+            except BadRow as bad:
+                detail = f": {bad.detail}" if bad.detail else ""
+                yield "speech_tokens", f"{bad.reason}{detail}", again
+                return
+        self.statistics.tokens.append(len(tokens))
+        wrong = [token for token in tokens if not 0 <= token < COSYVOICE2_CODES]
+        if wrong:
+            yield "speech_tokens", f"token {wrong[0]} is not in 0..{COSYVOICE2_CODES - 1}", again
+        if not tokens:
+            yield "speech_tokens", "there are none", again
+        if record.collapsed and any(a == b for a, b in pairwise(tokens)):
+            yield "collapsed", "says that runs of equal tokens were merged, but there are some", again
+        if self.answer_s is not None:
+            wanted = self.answer_s * SPEECH_TOKEN_HZ
+            slack = _TOKEN_SLACK + _TOKEN_SHARE * wanted
+            if len(tokens) > wanted + slack or (len(tokens) < wanted - slack and not record.collapsed):
+                yield "speech_tokens", f"{len(tokens)} tokens for {self.answer_s:.2f} s of sound, about {wanted:.0f} are due", again
+        if record.tokenizer is not None:
+            self.statistics.tokenizers[f"{record.tokenizer.name} {record.tokenizer.sha256[:12]}"] += 1
+            first, where = self.tokenizer = self.tokenizer or (record.tokenizer, line)
+            if record.tokenizer != first:
+                told = f"{record.tokenizer.name} {record.tokenizer.sha256[:8]} here, {first.name} {first.sha256[:8]} on line {where}"
+                yield "tokenizer", f"two speech tokenizers in one manifest: {told}", again
+
+    def _ratio(self, record: Record) -> Iterator[Problem]:
+        letters = sum(letter.isalnum() for letter in record.answer.text)
+        self.statistics.words.append(len(record.answer.text.split()))
+        if not self.answer_s or letters < _ENOUGH_LETTERS:
+            return
+        pace = letters / self.answer_s
+        self.statistics.letters_per_s.append(pace)
+        if not LETTERS_PER_S[0] <= pace <= LETTERS_PER_S[1]:
+            kind = "slow" if pace < LETTERS_PER_S[0] else "fast"
+            yield "answer.text", f"{pace:.1f} letters a second: too {kind} to be what is said", "check that text and sound belong together"
+
+
+def validate_manifest(
+    path: Path | str,
+    root: Path | None = None,
+    decode: bool = True,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Check every row of a manifest, one after the other.
+
+    Files lie below `root`, by default the manifest's folder. Without `decode` sound is judged by its header: silence and clipping are
+    not seen. Returns `{"rows", "bad", "problems": [{"line", "field", "reason", "todo"}], "statistics", "tokenizers", "values"}`; `bad`
+    counts rows, `values` is the Statistics. Raises VocalnetError if there is nothing to read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VocalnetError(f"cannot read the manifest {path}: no such file", "`vocalnet prep` writes one: DIR/manifest.jsonl")
+    checker = _Checker(root or path.parent, decode)
+    problems: list[dict[str, Any]] = []
+    rows, bad = 0, 0
+    shards = cut([path], 1000)
+    total = sum(shard.rows for shard in shards)
+    for shard in shards:
+        for raw in read_shard(shard):
+            found = list(checker.row(raw))
+            rows += 1
+            bad += bool(found)
+            problems += [{"line": raw.line, "field": place, "reason": reason, "todo": todo} for place, reason, todo in found]
+            advance(rows, total)
+    statistics = checker.statistics
+    told = {"statistics": statistics.table(), "tokenizers": dict(statistics.tokenizers), "values": statistics}
+    return {"rows": rows, "bad": bad, "problems": problems, **told}
