@@ -44,10 +44,9 @@ def run(
 ) -> None:
     """Run a step with progress on stderr, and print its stats."""
     from vocalnet_cli.core.data.prep.run import Manner, Tally, parse_part, run_step
-    from vocalnet_cli.core.errors import UsageError
 
     if output is None:
-        raise UsageError("no folder for the manifest", f"name one: vocalnet prep {step.name} {inputs[0]} -o DIR")
+        raise no_folder(step.name, inputs[0])
     manner = Manner(workers, engine, parse_part(shard) if shard else (1, 1), shard_rows, limit)
     started = time.monotonic()
     with progress(quiet) as bars:
@@ -60,6 +59,13 @@ def run(
 
         stats = run_step(step, inputs, Path(output), manner, advance)
     _tell(stats, output, as_json, quiet)
+
+
+def no_folder(step: str, given: str) -> Exception:
+    """The mistake of not saying where the manifest goes."""
+    from vocalnet_cli.core.errors import UsageError
+
+    return UsageError("no folder for the manifest", f"name one: vocalnet prep {step} {given} -o DIR")
 
 
 def _tell(stats: dict[str, Any], output: str, as_json: bool, quiet: bool) -> None:

@@ -71,7 +71,7 @@ def split_history(text: str) -> tuple[list[tuple[str, str]], str]:
     return turns, last.strip()
 
 
-def _sound(value: Any, root: Path) -> bytes | Path | None:
+def sound_of(value: Any, root: Path) -> bytes | Path | None:
     """A hub audio cell ({bytes, path}), bytes, or a path relative to the input."""
     if isinstance(value, dict):
         inner = value.get("bytes")
@@ -99,7 +99,9 @@ def _slam(row: dict[str, Any], root: Path, question: str, answer: str, sound: st
     if index is None:
         raise BadRow("field missing", "index")
     note = {"split_name": str(row["split_name"])} if row.get("split_name") else {}
-    return Turn(str(index), asked, text_of(row, answer).strip(), _number(row, "round", 1), history, _sound(row.get(sound), root), note=note)
+    return Turn(
+        str(index), asked, text_of(row, answer).strip(), _number(row, "round", 1), history, sound_of(row.get(sound), root), note=note
+    )
 
 
 def _vocalnet(row: dict[str, Any], root: Path) -> Turn:
@@ -112,7 +114,7 @@ def _vocalnet(row: dict[str, Any], root: Path) -> Turn:
     asked = text_of(told[0], "value").replace("<speech>", "").strip()
     units = row.get("units")
     tokens = units if isinstance(units, list) else inside(root, units, "units") if isinstance(units, str) else None
-    sound = _sound(row.get("speech"), root)
+    sound = sound_of(row.get("speech"), root)
     return Turn(str(row.get("id", "")), asked, text_of(told[1], "value").strip(), sound=sound, tokens=tokens)
 
 
