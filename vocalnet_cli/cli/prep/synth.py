@@ -1,4 +1,4 @@
-"""`vocalnet prep synth`: the nano corpus."""
+"""`vocalnet prep synth`: a manifest said aloud, or the nano corpus."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from vocalnet_cli.cli.console import err, progress, show_table
 from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt, SeedOpt
+from vocalnet_cli.cli.prep.common import EngineOpt, ShardOpt, ShardRowsOpt, WorkersOpt, run
 
 DigitsOpt = Annotated[
     Path | None,
@@ -18,20 +19,59 @@ DigitsOpt = Annotated[
 
 
 def synth(
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="[INPUT...]", help="Manifests to say; none: make the nano corpus.")] = None,
     output: OutputOpt = None,
+    voice: Annotated[
+        list[str] | None,
+        typer.Option("--voice", metavar="ENGINE:NAME", help="flite:slt, espeak:en-us, festival:...; drawn by row. Repeatable."),
+    ] = None,
+    say: Annotated[str, typer.Option("--say", metavar="PART", help="question, answer or both.")] = "both",
+    rate: Annotated[float, typer.Option("--rate", metavar="X", min=0.3, max=3.0, help="Duration factor: 1.2 is slower.")] = 1.0,
+    pitch: Annotated[float, typer.Option("--pitch", metavar="X", min=0.3, max=3.0, help="Factor on the mean pitch.")] = 1.0,
+    command: Annotated[
+        str | None, typer.Option("--command", metavar="ARGS", help="A program of your own: arguments with {text_file} and {wav}; no shell.")
+    ] = None,
     digits: DigitsOpt = None,
     seed: SeedOpt = None,
+    workers: WorkersOpt = 0,
+    engine: EngineOpt = "local",
+    shard: ShardOpt = None,
+    shard_rows: ShardRowsOpt = 100,
     limit: LimitOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Make the nano corpus with free voices (flite; espeak-ng and festival if installed). Run again to resume.
+    """Say a manifest's text with a speech synthesizer; without INPUT, make the nano corpus. Run again to resume.
+
+    The nano corpus takes flite, and espeak-ng and festival if installed. Voice, rate, pitch, seed and version are recorded in each row.
 
     \b
     Examples:
       vocalnet prep synth -o data/nano --digits fsdd/recordings
-      vocalnet prep synth -o data/try --limit 50 --json
+      vocalnet prep synth data/va -o data/va-spoken --say answer --voice flite:slt --json
     """
+    if inputs:
+        from vocalnet_cli.core.data.prep.speech import speech_step
+
+        step = speech_step(voice or ["flite:slt"], say, rate, pitch, seed or 0, command)
+        run(
+            step,
+            inputs,
+            output,
+            workers=workers,
+            engine=engine,
+            shard=shard,
+            shard_rows=shard_rows,
+            limit=limit,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    else:
+        _nano(output, digits, seed, limit, as_json, quiet)
+
+
+def _nano(output: str | None, digits: Path | None, seed: int | None, limit: int | None, as_json: bool, quiet: bool) -> None:
+    """Make the nano corpus and tell about it."""
     from vocalnet_cli.core.data.synth.plan import SynthSettings
     from vocalnet_cli.core.data.synth.render import make_corpus
     from vocalnet_cli.core.errors import UsageError

@@ -110,12 +110,15 @@ def _command(manner: Manner, text: str, wav: Path, text_file: Path) -> list[str]
     return [PROGRAMS[engine], "-eval", scheme, str(text_file), "-o", str(wav)]
 
 
-def speak(text: str, manner: Manner, rate: int) -> np.ndarray:
-    """Say a text: mono float32 at `rate`, edges of silence not yet trimmed. Raises VoiceFailed."""
+def speak(text: str, manner: Manner, rate: int, letters: bool = True) -> np.ndarray:
+    """Say a text: mono float32 at `rate`, edges of silence not yet trimmed. Raises VoiceFailed.
+
+    With `letters`, a lone A or Z is the letter, as in the nano corpus; otherwise the text is the engine's to read.
+    """
     engine = manner.voice.split(":")[0]
     with tempfile.TemporaryDirectory(prefix="vocalnet-voice-") as folder:
         wav, text_file = Path(folder) / "said.wav", Path(folder) / "text.txt"
-        text_file.write_text(_spoken(text, engine) + "\n", encoding="utf-8")
+        text_file.write_text((_spoken(text, engine) if letters else text) + "\n", encoding="utf-8")
         try:
             done = subprocess.run(_command(manner, text, wav, text_file), capture_output=True, timeout=_TIMEOUT_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

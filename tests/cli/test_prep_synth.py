@@ -1,0 +1,65 @@
+"""`vocalnet prep synth` of a manifest, and the whole way from UltraChat's dialogues to checked tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import soundfile
+
+from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
+
+CORPORA = Path(__file__).parents[1] / "assets" / "corpora"
+
+
+def rows(folder: Path, *texts: str) -> Path:
+    made = [
+        Record(id=str(number), source="t", split="train", question=Utterance(text=text), answer=Utterance(text=text))
+        for number, text in enumerate(texts)
+    ]
+    folder.mkdir()
+    write_manifest(folder / "manifest.jsonl", made)
+    return folder
+
+
+def test_from_dialogues_to_checked_tokens(vocalnet: Callable, tmp_path: Path) -> None:
+    source = CORPORA / "ultrachat_rebuilt_from_slam.jsonl"
+    assert vocalnet("prep", "ultrachat", source, "--keep", "first", "--speakable", "-o", tmp_path / "text").code == 0
+    voices = ("--voice", "flite:slt", "--voice", "flite:rms")
+    result = vocalnet("prep", "synth", tmp_path / "text", "-o", tmp_path / "spoken", *voices, "--workers", 1, "--json")
+    assert result.code == 0, result.err
+    args = ("--tokenizer", "nano", "--device", "cpu", "--workers", 1)
+    assert vocalnet("prep", "tokens", tmp_path / "spoken", "-o", tmp_path / "train", *args).code == 0
+    checked = vocalnet("prep", "validate", tmp_path / "train", "--json")
+    assert checked.code == 0 and json.loads(checked.out)["rows"] == 7, checked.out
+    spoken = read_manifest(tmp_path / "train" / "manifest.jsonl")
+    assert {row.question.voice for row in spoken} == {"flite:slt", "flite:rms"}
+    for row in spoken:
+        heard, said = (soundfile.info(tmp_path / "train" / str(one.audio)) for one in (row.question, row.answer))
+        assert (heard.samplerate, said.samplerate) == (16_000, 24_000)
+        assert row.meta["synth"]["answer"]["version"] and row.meta["synth"]["seed"] == 0
+    assert json.loads(result.out)["audio_hours"] > 0.03
+
+
+def test_a_program_of_ones_own_gets_the_text_unread_by_any_shell(vocalnet: Callable, tmp_path: Path) -> None:
+    source = rows(tmp_path / "in", "Hello; touch $(echo pwned)", "...")
+    command = "flite -voice {voice} -t {text} -o {wav}"
+    args = ("--command", command, "--voice", "slt", "--say", "answer", "--workers", 1)
+    assert vocalnet("prep", "synth", source, "-o", tmp_path / "out", *args).code == 0
+    (row,) = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert row.answer.voice == "command:slt" and row.question.audio is None
+    assert soundfile.info(tmp_path / "out" / str(row.answer.audio)).duration > 0.5
+    assert '"nothing to say"' in (tmp_path / "out" / "rejects.jsonl").read_text()
+
+
+def test_wrong_use_is_two_lines(vocalnet: Callable, tmp_path: Path) -> None:
+    source = rows(tmp_path / "in", "Hello.")
+    for args, told in (
+        (("--voice", "siri:x"), "no such engine"),
+        (("--say", "all"), "no such choice"),
+        (("--command", "flite -o x.wav"), "names no {wav}"),
+        (("--command", "no-such-program {text} {wav}"), "no program"),
+    ):
+        result = vocalnet("prep", "synth", source, "-o", tmp_path / "out", *args)
+        assert result.code == 2 and told in result.err and len(result.err.splitlines()) == 2

@@ -1,0 +1,161 @@
+"""`prep synth` of a manifest: its questions, answers or both are said by a speech synthesizer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocalnet_cli.core.data.prep.corpora import BadRow, good_row, inside
+from vocalnet_cli.core.data.prep.shards import Raw
+from vocalnet_cli.core.data.prep.single import given_id
+from vocalnet_cli.core.data.prep.sounds import LONGEST_S, placed, take_sound
+from vocalnet_cli.core.data.prep.step import Reject, Row, write_bytes
+from vocalnet_cli.core.data.record import Record, Utterance, parse_record
+from vocalnet_cli.core.data.synth.voices import PROGRAMS, Manner, VoiceFailed, speak, trim
+from vocalnet_cli.core.errors import AudioError, UsageError
+from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SAY = ("question", "answer", "both")
+COMMAND = "command"
+_EDGE_S = 0.1
+_TIMEOUT_S = 300
+_VERSION = {"flite": ["--version"], "espeak": ["--version"], "festival": []}
+"""How a program tells its version; festival's wrapper does not."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Text of a manifest into sound: questions at 16 kHz, answers at 24 kHz, FLAC."""
+
+    voices: tuple[str, ...]
+    """`ENGINE:NAME` each; a row's voice is drawn from its id and the seed."""
+    say: str = "both"
+    rate: float = 1.0
+    pitch: float = 1.0
+    seed: int = 0
+    command: str | None = None
+    """Arguments of a program of one's own, with {text_file} or {text}, {wav} and {voice} in them. No shell reads it."""
+    versions: tuple[tuple[str, str], ...] = ()
+    name: str = "synth"
+
+    def settings(self) -> dict[str, Any]:
+        manner = {"rate": self.rate, "pitch": self.pitch, "seed": self.seed, "command": self.command}
+        return {"voices": self.voices, "say": self.say, **manner, "versions": self.versions}
+
+    def begin(self) -> None:
+        """Nothing to load."""
+
+    def work(self, raws: Iterable[Raw], output: Path) -> Iterator[Row | Reject]:
+        for raw in raws:
+            try:
+                record = parse_record(good_row(raw))
+                if isinstance(record, tuple):
+                    raise BadRow("not a record", *record)
+                yield self._row(raw, record, output)
+            except BadRow as bad:
+                yield Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail)
+
+    def _row(self, raw: Raw, record: Record, output: Path) -> Row:
+        made: dict[str, Any] = {}
+        told: dict[str, Any] = {}
+        total = 0.0
+        for place, said, rate in (("question", record.question, QUESTION_HZ), ("answer", record.answer, ANSWER_HZ)):
+            if self.say in (place, "both"):
+                digits = hashlib.sha256(f"{self.seed} {record.id} {place}".encode()).hexdigest()
+                voice = self.voices[int(digits, 16) % len(self.voices)]
+                name, seconds = self._said(said.text, voice, rate, record.id, place, output)
+                made[place] = Utterance(text=said.text, audio=name, voice=voice)
+                told[place] = {"voice": voice, "version": dict(self.versions).get(voice.partition(":")[0], "")}
+                total += seconds
+            elif said.audio is not None:
+                path = inside(raw.file.parent, said.audio, f"{place}.audio")
+                name, _ = take_sound(path, record.id, f"{place}s", output, f"{place}.audio")
+                made[place] = said.model_copy(update={"audio": name})
+        if "answer" in told:  # tokens of another recording
+            made |= {"speech_tokens": None, "tokenizer": None, "collapsed": False}
+        manner = {"rate": self.rate, "pitch": self.pitch, "seed": self.seed}
+        made["meta"] = {**record.meta, "synth": {**told, **manner}}
+        return Row(raw, record.model_copy(update=made), audio_s=total)
+
+    def _said(self, text: str, voice: str, rate: int, own: str, place: str, output: Path) -> tuple[str, float]:
+        """Write what a voice says: its path in `output` and its seconds. Raises BadRow."""
+        import soundfile
+
+        if not re.search(r"\w", text):
+            raise BadRow("nothing to say", f"{place}.text")
+        try:
+            samples = (
+                self._run(text, voice, rate) if self.command else speak(text, Manner(voice, self.rate, self.pitch), rate, letters=False)
+            )
+            samples = trim(samples, rate, _EDGE_S)
+        except (VoiceFailed, AudioError) as error:
+            raise BadRow("voice failed", place, str(error).splitlines()[0][:200]) from error
+        if len(samples) > LONGEST_S * rate:
+            raise BadRow("sound too long", place, f"{len(samples) / rate:.0f} s")
+        whole = io.BytesIO()
+        soundfile.write(whole, samples, rate, format="FLAC", subtype="PCM_16")
+        name = placed(own, f"{place}s", ".flac", f"{voice} {text}".encode())
+        write_bytes(output / name, whole.getvalue(), output)
+        return name, len(samples) / rate
+
+    def _run(self, text: str, voice: str, rate: int) -> np.ndarray:
+        from vocalnet_cli.core.audio.wav import read_audio
+
+        with tempfile.TemporaryDirectory(prefix="vocalnet-voice-") as folder:
+            wav, text_file = Path(folder) / "said.wav", Path(folder) / "text.txt"
+            text_file.write_text(text + "\n", encoding="utf-8")
+            filled = {"{text}": text, "{text_file}": str(text_file), "{wav}": str(wav), "{voice}": voice.partition(":")[2]}
+            arguments = [
+                re.sub(r"\{(text|text_file|wav|voice)\}", lambda match: filled[match[0]], part) for part in shlex.split(self.command or "")
+            ]
+            try:
+                done = subprocess.run(arguments, capture_output=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+            except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+                raise VoiceFailed(f"{arguments[0]} did not run: {type(error).__name__}") from error
+            if done.returncode != 0:
+                last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+                raise VoiceFailed(f"{arguments[0]} ended with code {done.returncode}: {' '.join(last)}")
+            return read_audio(wav, rate)
+
+
+def speech_step(voices: list[str], say: str, rate: float, pitch: float, seed: int, command: str | None) -> Speech:
+    """The step, after a look at whether its voices can speak. Raises UsageError."""
+    if say not in SAY:
+        raise UsageError(f"--say {say}: no such choice", f"There are: {', '.join(SAY)}.")
+    if command is not None:
+        program = (shlex.split(command) or [""])[0]
+        if "{wav}" not in command or "{text" not in command:
+            raise UsageError(
+                "--command names no {wav}, or neither {text} nor {text_file}", "Example: --command 'flite -f {text_file} -o {wav}'"
+            )
+        if shutil.which(program) is None:
+            raise UsageError(f"--command: there is no program {program!r}", "Give its path, or install it.")
+        return Speech(tuple(f"{COMMAND}:{voice.partition(':')[2] or voice}" for voice in voices), say, rate, pitch, seed, command)
+    engines = sorted({voice.partition(":")[0] for voice in voices})
+    for engine in engines:
+        if engine not in PROGRAMS:
+            raise UsageError(f"--voice {engine}: no such engine", f"Write ENGINE:NAME with one of {', '.join(PROGRAMS)}, or use --command.")
+        if shutil.which(PROGRAMS[engine]) is None:
+            raise UsageError(f"the program `{PROGRAMS[engine]}` is not installed", "Install it, or use another --voice.")
+    return Speech(tuple(voices), say, rate, pitch, seed, None, tuple((engine, _version(engine)) for engine in engines))
+
+
+def _version(engine: str) -> str:
+    arguments = _VERSION[engine]
+    if not arguments:
+        return ""
+    done = subprocess.run([PROGRAMS[engine], *arguments], capture_output=True, text=True, timeout=20, check=False)
+    found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
+    return found[0] if found else ""
