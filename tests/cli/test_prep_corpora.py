@@ -50,6 +50,13 @@ def test_ultrachats_dialogues_give_the_known_rounds(vocalnet: Callable, tmp_path
     assert (stats["rows_in"], stats["rows_out"], rejects) == (7, 10, [])
 
 
+def test_rows_are_shown(vocalnet: Callable, tmp_path: Path) -> None:
+    prepared(vocalnet, "ultrachat", CORPORA / "ultrachat_rebuilt_from_slam.jsonl", output=tmp_path / "out")
+    result = vocalnet("prep", "show", tmp_path / "out", "--id", "2-2")
+    assert result.code == 0 and "round 2" in result.out and result.out.index("(assistant) About 71%") < result.out.index("user: Wow")
+    assert "no such row" in vocalnet("prep", "show", tmp_path / "out", "--id", "3-9").err
+
+
 def test_the_split_version_gives_the_same_rows(vocalnet: Callable, tmp_path: Path) -> None:
     whole, _, _ = prepared(vocalnet, "ultrachat", CORPORA / "ultrachat_rebuilt_from_slam.jsonl", output=tmp_path / "a")
     source = CORPORA / "slam_omni_ultrachat_demo_en.jsonl"

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,14 @@ def test_other_settings_and_a_changed_input_are_worked_on_again(source: Path, tm
     mine.write_text("".join(lines[:10]))
     run_step(Rounds("first"), [str(mine)], out, manner)
     assert len(list((out / STATE).glob("*.tsv"))) == 1
+
+
+def test_a_limit_counts_rows_and_what_it_left_is_done_later(source: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
+    manner = Manner(workers=1, shard_rows=50)
+    stats = run_step(Rounds(), [str(source)], tmp_path / "out", replace(manner, limit=120))
+    assert stats["rows_in"] == 120
+    assert run_step(Rounds(), [str(source)], tmp_path / "out", manner)["rows_kept"] == 100
+    assert tree(tmp_path / "out") == straight
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,14 @@ def run_step(
 
 
 def _limited(shards: list[Shard], limit: int | None) -> list[Shard]:
-    """The shards that hold the first `limit` rows. The last of them is worked on whole, so that more rows later cost only the rest."""
+    """The shards that hold the first `limit` rows, the last of them cut short."""
     if limit is None:
         return shards
-    kept, rows = [], 0
+    kept, left = [], limit
     for shard in shards:
-        if rows >= limit:
-            break
-        kept.append(shard)
-        rows += shard.rows
+        if left > 0:
+            kept.append(replace(shard, rows=min(shard.rows, left)))
+            left -= shard.rows
     return kept
 
 

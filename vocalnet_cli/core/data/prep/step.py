@@ -9,6 +9,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,7 +85,18 @@ class Done:
 
 def shard_key(step: Step, shard: Shard) -> str:
     """Hash of everything a shard's outcome depends on."""
-    told = [FORMAT, step.name, step.settings(), Path(shard.file).name, shard.kind, shard.first, shard.start, shard.stop, shard.sha256]
+    told = [
+        FORMAT,
+        step.name,
+        step.settings(),
+        Path(shard.file).name,
+        shard.kind,
+        shard.first,
+        shard.rows,
+        shard.start,
+        shard.stop,
+        shard.sha256,
+    ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -132,7 +144,7 @@ def work_shard(
     lines: list[str] = []
 
     def marked() -> Iterator[Raw]:
-        for raw in read_shard(shard):
+        for raw in islice(read_shard(shard), shard.rows):
             mark(raw.line)
             yield raw
 
