@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from vocalnet_cli.core.data.record import Record, read_manifest, validate_manifest
+from vocalnet_cli.core.data.prep.validate import validate_manifest
+from vocalnet_cli.core.data.record import Record, read_manifest
 from vocalnet_cli.core.data.synth import plan, render
 from vocalnet_cli.core.data.synth.domain import number_words
 from vocalnet_cli.core.data.synth.questions import Item, domain_vocabulary, listed_items, repeat, spoken_words

@@ -8,7 +8,8 @@ import soundfile
 
 from tests.tiny import tone
 from vocalnet_cli.core.audio.wav import audio_seconds, read_audio, write_wav
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, validate_manifest, write_manifest
+from vocalnet_cli.core.data.prep.validate import validate_manifest
+from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
 from vocalnet_cli.core.data.synth.split import TEST_SPLITS, draw_held_out
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import BENCHMARKS, load_benchmark
