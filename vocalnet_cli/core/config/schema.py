@@ -294,6 +294,8 @@ class GenerationSettings(Settings):
     """Longest spoken answer, in speech tokens (25 a second)."""
     max_question_s: float = Field(300.0, gt=0)
     """Longer questions are refused."""
+    history: int = Field(8, ge=0)
+    """Earlier turns of a conversation that an answer takes into account; 0 for models that were trained on single questions only."""
     streaming: bool = True
     """Speak while the text is still being written; false waits for the whole text."""
 

@@ -41,6 +41,8 @@ class Answered:
     timings_ms: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     truncated: bool = False
+    cut: bool = False
+    """Too little was said for the text."""
     speech_tokens: Path | None = None
     """File of the speech tokens; only written when the model has no vocoder."""
     together: int = 1
@@ -60,6 +62,7 @@ class Answered:
             "timings_ms": self.timings_ms,
             "tokens": self.tokens,
             "truncated": self.truncated,
+            "cut": self.cut,
             **({"speech_tokens": str(self.speech_tokens)} if self.speech_tokens else {}),
             **({"together": self.together} if self.together > 1 else {}),
         }
@@ -221,7 +224,7 @@ class Batch:
         """The result of an answer, its sound (or speech tokens) on disk."""
         assert self._model is not None
         result = Answered(question, done.text, None, 0.0, samples / QUESTION_HZ, done.timings_ms, done.tokens, done.truncated)
-        result.together = together
+        result.together, result.cut = together, done.cut
         if sound:
             spoken = np.concatenate(sound)
             write_wav(target, spoken)
@@ -236,6 +239,8 @@ class Batch:
             self._note(f"note: {question}: the answer is empty, no sound was written")
         if done.truncated:
             self._note(f"note: {question}: the answer was cut off at its longest (generation.max_text_tokens or max_speech_tokens)")
+        elif done.cut and self._model.vocoder is not None:
+            self._note(f"note: {question}: {len(tokens)} speech tokens are too few for the text, not all of it was said")
         return result
 
 

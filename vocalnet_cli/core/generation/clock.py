@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,11 +15,19 @@ from vocalnet_cli.core.units import ANSWER_HZ
 STAGES = ("encoder", "thinker", "talker", "vocoder")
 
 
-class Clock:
-    """Time spent in each stage, and since the start of the turn: the moment the whole question was handed over."""
+class Cancelled(Exception):
+    """Nobody wants the rest of an answer: raised between two of its steps, never inside one."""
 
-    def __init__(self, device: torch.device) -> None:
+
+class Clock:
+    """Time spent in each stage, and since the start of the turn: the moment the whole question was handed over.
+
+    `stop` is asked before each step whether the answer is to end there.
+    """
+
+    def __init__(self, device: torch.device, stop: Callable[[], bool] | None = None) -> None:
         self._device = device
+        self._stop = stop
         self._begin = time.perf_counter()
         self._spent = dict.fromkeys(STAGES, 0.0)
         self._samples = 0
@@ -29,7 +37,9 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the body to stage `name`."""
+        """Adds the time of the body, one step, to stage `name`. Raises Cancelled instead of beginning it if `stop` says so."""
+        if self._stop is not None and self._stop():
+            raise Cancelled
         begin = self._now()
         self.began_ms.setdefault(name, _ms(begin - self._begin))
         yield

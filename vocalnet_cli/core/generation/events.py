@@ -64,6 +64,8 @@ class TurnDone:
     """When each stage was first entered, in milliseconds since the question was handed over; nothing for answers made together."""
     marks: list[Mark] = field(default_factory=list)
     """One for each piece of speech, in order; none for answers made together."""
+    cut: bool = False
+    """Too few speech tokens for the text: some of what is written was not said (see `text.too_short`)."""
 
 
 Event = TextDelta | SpeechTokens | AudioChunk | TurnDone

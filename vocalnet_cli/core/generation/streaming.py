@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.generation.clock import Clock
 from vocalnet_cli.core.generation.events import Event, TextDelta, TurnDone
+from vocalnet_cli.core.generation.memory import Memory
 from vocalnet_cli.core.generation.speaker import build_speaker
-from vocalnet_cli.core.generation.text import TextStream, draw_token, penalised
+from vocalnet_cli.core.generation.text import TextStream, draw_token, penalised, too_short
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.vocoder import Voice
@@ -25,6 +26,8 @@ def answer(
     settings: GenerationSettings,
     generator: torch.Generator | None = None,
     voice: Voice | None = None,
+    memory: Memory | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Event]:
     """Answer one spoken question (mono float32, 16 kHz); the last event is always `TurnDone`.
 
@@ -32,11 +35,13 @@ def answer(
     last one (arXiv 2504.04060, section 3.3); under `released` the states that predicted the tokens go, the stop's too (vocalnet.md,
     section 4). `generator` (CPU) drives all sampling; none uses torch's own. `voice` is this answer's alone; none is the vocoder's own.
     A model without a vocoder gives no sound, only tokens.
-    Nothing is kept outside the iterator: one model serves many conversations, and an abandoned iterator leaves nothing behind.
+    `memory` is what the thinker knows of the conversation so far; who asks says with `Memory.answered` what of the answer it keeps.
+    `stop` is called before every step of any part; once it says yes, `Cancelled` is raised. Nothing else is kept outside the iterator:
+    one model serves many conversations, and an abandoned iterator leaves nothing behind.
     """
-    clock = Clock(model.device)
+    clock = Clock(model.device, stop)
     text = TextStream(model.tokenizer)
-    thinker = _Thinker(model, settings, clock, generator)
+    thinker = _Thinker(model, settings, clock, generator, memory or Memory(model))
     speaker = build_speaker(model, settings, clock, generator, voice)
     predicting = RULES[model.settings.compat].states_that_predict
     thinker.listen(samples_16k)
@@ -62,18 +67,20 @@ def answer(
         yield from speaker.finish()
     counts = {"text": len(text.ids), "speech": speaker.count}
     truncated = truncated or speaker.count >= settings.max_speech_tokens
-    yield TurnDone(text.text, clock.timings(), counts, truncated, clock.began_ms, clock.marks)
+    yield TurnDone(text.text, clock.timings(), counts, truncated, clock.began_ms, clock.marks, cut=too_short(text.text, speaker.count))
 
 
 class _Thinker:
     """Hears the question once, then draws and reads text tokens one by one."""
 
-    def __init__(self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, model: SpeechLLM, settings: GenerationSettings, clock: Clock, generator: torch.Generator | None, memory: Memory
+    ) -> None:
         self._model = model
         self._settings = settings
         self._clock = clock
         self._generator = generator
-        self._cache = model.new_cache()
+        self._memory = memory
         self.ends = model.end_ids
         """Token ids that end the answer."""
         self.state: Tensor
@@ -85,8 +92,7 @@ class _Thinker:
         with self._clock.stage("encoder"):
             heard = self._model.hear([samples_16k])[0]
         with self._clock.stage("thinker"):
-            self._logits, states = self._model.read(self._model.prompt(heard), self._cache)
-            self.state = states[:, -1:]
+            self._logits, self.state = self._memory.listen(heard, self._settings.max_text_tokens)
 
     def draw(self, written: list[int]) -> int:
         """The next text token after the `written` ones."""
@@ -98,5 +104,5 @@ class _Thinker:
     def read(self, token_id: int) -> Tensor:
         """Feeds a drawn token back; returns the state [1, 1, H] that has read it."""
         with self._clock.stage("thinker"):
-            self._logits, self.state = self._model.read(self._model.embed([token_id]), self._cache)
+            self._logits, self.state = self._memory.read(token_id)
         return self.state

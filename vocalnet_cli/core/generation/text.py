@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vocalnet_cli.core.units import SPEECH_TOKEN_HZ
+
+FASTEST_LETTERS_A_SECOND = 25
+_FIRST_SYLLABLE = "\u2e80"
 UNFINISHED = "\ufffd"
 """What a tokenizer shows for the bytes of a character that is not complete yet."""
 
@@ -72,3 +76,13 @@ def penalised(logits: Tensor, written: list[int], penalty: float) -> Tensor:
     past = torch.tensor([written], device=logits.device)
     scores = logits.gather(1, past)
     return logits.scatter(1, past, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def letters(text: str) -> int:
+    """How much there is to say of a text: its letters and digits; a sign that stands for a syllable (Chinese, Korean) counts as three."""
+    return sum(3 if sign >= _FIRST_SYLLABLE else 1 for sign in text if sign.isalnum())
+
+
+def too_short(text: str, speech_tokens: int) -> bool:
+    """Whether so few speech tokens cannot be all of a text: nobody says more than 25 letters a second, read speech has 10 to 20."""
+    return speech_tokens * FASTEST_LETTERS_A_SECOND < letters(text) * SPEECH_TOKEN_HZ

@@ -13,7 +13,7 @@ from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.generation.clock import Clock
 from vocalnet_cli.core.generation.events import TurnDone
 from vocalnet_cli.core.generation.speaker import speak_whole, speech_sampling
-from vocalnet_cli.core.generation.text import decode, penalised
+from vocalnet_cli.core.generation.text import decode, penalised, too_short
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.thinker import last_hidden, text_logits
@@ -57,9 +57,10 @@ def answer_together(
         sounds = _vocoded(model, spoken, voices or [None] * len(spoken))
     clock.mark(sum(len(part) for sound in sounds for part in sound))
     for row, tokens, sound in zip(written, spoken, sounds, strict=True):
+        text = decode(model.tokenizer, row.ids)
         counts = {"text": len(row.ids), "speech": len(tokens)}
         truncated = row.truncated or len(tokens) >= settings.max_speech_tokens
-        yield TurnDone(decode(model.tokenizer, row.ids), clock.timings(), counts, truncated), tokens, sound
+        yield TurnDone(text, clock.timings(), counts, truncated, cut=too_short(text, len(tokens))), tokens, sound
 
 
 def _vocoded(model: SpeechLLM, spoken: list[list[int]], voices: Sequence[Voice | None]) -> list[list[np.ndarray]]:

@@ -79,12 +79,23 @@ def render_prompt(
     """The tokenizer's chat template around `question`, cut where `<speech>` stands.
 
     `question` holds `<speech>` at most once; without it, `after` is empty and `before` is the whole text prompt.
+    See `render_turns` for the rest.
+    """
+    messages = [*(history or []), {"role": "user", "content": question}]
+    before, *after = render_turns(tokenizer, family, system_prompt, messages, compat)
+    return Prompt(before, after[0] if after else [])
+
+
+def render_turns(
+    tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str | None, messages: list[dict], compat: str = "paper"
+) -> list[list[int]]:
+    """Ids of the tokenizer's chat template of `messages`, the last the user's, up to the assistant's header; cut at every `<speech>`.
+
     An empty `system_prompt` leaves the system message out. Llama's date is pinned, and Qwen3 answers without thinking aloud.
-    Under `released`, a Qwen prompt has `<|endoftext|>` after the user's turn, as the released scripts write it.
+    Under `released`, a Qwen prompt has `<|endoftext|>` after the user's last turn, as the released scripts write it.
     """
     system = DEFAULT_SYSTEM[family] if system_prompt is None else system_prompt
-    messages = [{"role": "system", "content": system}] if system else []
-    messages += [*(history or []), {"role": "user", "content": question}]
+    messages = [*([{"role": "system", "content": system}] if system else []), *messages]
 
     def rendered(header: bool) -> str:
         options: dict[str, Any] = {"date_string": LLAMA_DATE, "enable_thinking": False}
@@ -95,8 +106,7 @@ def render_prompt(
         turns = rendered(header=False)
         closed = turns.rstrip("\n")
         text = closed + TEXT_END[family] + turns[len(closed) :] + text[len(turns) :]
-    before, _, after = text.partition(SPEECH)
-    return Prompt(_ids(tokenizer, before), _ids(tokenizer, after) if after else [])
+    return [_ids(tokenizer, piece) for piece in text.split(SPEECH)]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -1,0 +1,1 @@
+"""Conversations: several spoken turns with one model, from files or live."""
