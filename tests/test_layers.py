@@ -106,7 +106,8 @@ def test_help_is_quick():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "infer", "eval", "prep", "recipes", "recipes run", "latency", "latency talker", "models", "doctor"]
+    "command",
+    ["", "train", "infer", "chat", "chat file", "eval", "prep", "recipes", "recipes run", "latency", "latency talker", "models", "doctor"],
 )
 def test_help_loads_nothing_heavy(command):
     code = (

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vocalnet_cli import __version__
-from vocalnet_cli.cli import doctor, infer, latency, models, prep, recipes, train
+from vocalnet_cli.cli import chat, doctor, infer, latency, models, prep, recipes, train
 from vocalnet_cli.cli import eval as eval_command
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -21,6 +21,7 @@ app.add_typer(prep.app, name="prep")
 app.command()(train.train)
 app.command()(train.distill)
 app.command()(infer.infer)
+app.add_typer(chat.app, name="chat")
 app.command("eval")(eval_command.evaluate)
 app.add_typer(latency.app, name="latency")
 app.add_typer(recipes.app, name="recipes")
@@ -44,6 +45,7 @@ def vocalnet(
     \b
     Start here:
       vocalnet infer                        answer a recorded question with the model the package carries
+      vocalnet chat file A.wav B.wav        hold a conversation with recorded questions
       vocalnet recipes                      what can be trained, by paper and table
       vocalnet train --recipe nano/mtp5     train one stage
       vocalnet latency                      how soon it speaks, stage by stage

@@ -218,6 +218,6 @@ def test_too_short_for_its_text(text, tokens, short):
 
 @pytest.mark.parametrize(("text_tokens", "cut"), [(1, False), (12, True)])
 def test_an_answer_that_is_not_said_to_its_end_is_flagged(model, text_tokens, cut):
-    """The tiny model's talker says 4 tokens of whatever it is given, enough for a letter or two."""
+    """The tiny model's talker says 4 to 6 tokens of whatever it is given, enough for a letter or two."""
     *_, done = answer(model, QUESTIONS[0], SETTINGS.model_copy(update={"max_text_tokens": text_tokens}))
-    assert done.cut == cut and done.tokens["speech"] == 4
+    assert done.cut == cut and 4 <= done.tokens["speech"] <= 6
