@@ -107,7 +107,22 @@ def test_help_is_quick():
 
 @pytest.mark.parametrize(
     "command",
-    ["", "train", "infer", "chat", "chat file", "eval", "prep", "recipes", "recipes run", "latency", "latency talker", "models", "doctor"],
+    [
+        "",
+        "train",
+        "infer",
+        "chat",
+        "chat file",
+        "chat mic",
+        "eval",
+        "prep",
+        "recipes",
+        "recipes run",
+        "latency",
+        "latency talker",
+        "models",
+        "doctor",
+    ],
 )
 def test_help_loads_nothing_heavy(command):
     code = (

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vocalnet_cli import __version__
-from vocalnet_cli.cli import chat, doctor, infer, latency, models, prep, recipes, train
+from vocalnet_cli.cli import chat, chat_mic, doctor, infer, latency, models, prep, recipes, train
 from vocalnet_cli.cli import eval as eval_command
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -21,6 +21,7 @@ app.add_typer(prep.app, name="prep")
 app.command()(train.train)
 app.command()(train.distill)
 app.command()(infer.infer)
+chat.app.command("mic")(chat_mic.chat_mic)
 app.add_typer(chat.app, name="chat")
 app.command("eval")(eval_command.evaluate)
 app.add_typer(latency.app, name="latency")

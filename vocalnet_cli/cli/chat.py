@@ -59,7 +59,7 @@ def chat_file(
     from vocalnet_cli.core.generation.batch import find_questions
 
     files = find_questions(questions)
-    talk = _conversation(model, device, dtype, quantize, [*(overrides or []), *_set(history)], system, seed, quiet)
+    talk = new_conversation(model, device, dtype, quantize, [*(overrides or []), *history_override(history)], system, seed, quiet)
     recorder = Recorder(record) if record is not None else None
     live = sys.stdout.isatty() and not as_json
     bad = 0
@@ -69,7 +69,7 @@ def chat_file(
         recorder=recorder,
         realtime=realtime,
         start=lambda file: typer.echo(f"{file}: ", nl=False) if live else None,
-        hear=lambda event: _live(event) if live else None,
+        hear=lambda event: live_text(event) if live else None,
     ):
         bad += result.error is not None
         show_turn(result, as_json, quiet, live)
@@ -77,11 +77,12 @@ def chat_file(
         raise VocalnetError(f"{bad} of {len(files)} questions could not be used", "The reasons are above.")
 
 
-def _set(history: int | None) -> list[str]:
+def history_override(history: int | None) -> list[str]:
+    """`--history` as a `--set`."""
     return [] if history is None else [f"generation.history={history}"]
 
 
-def _conversation(
+def new_conversation(
     model: str | None,
     device: str,
     dtype: str,
@@ -91,6 +92,7 @@ def _conversation(
     seed: int | None,
     quiet: bool,
 ) -> Conversation:
+    """A conversation with the model the options name, loaded."""
     from vocalnet_cli.core.conversation.conversation import Conversation
     from vocalnet_cli.core.generation import load
     from vocalnet_cli.core.model.device import pick_device, pick_dtype
@@ -112,7 +114,8 @@ def _conversation(
     return Conversation(answerer, settings, system, seed, note)
 
 
-def _live(event: Event) -> None:
+def live_text(event: Event) -> None:
+    """Shows the text of an answer while it is being written."""
     from vocalnet_cli.core.generation.events import TextDelta
 
     if isinstance(event, TextDelta):
@@ -132,7 +135,12 @@ def show_turn(result: TurnResult, as_json: bool, quiet: bool, live: bool) -> Non
         return
     if "first_audio" in result.timings_ms:
         stalled = f", stalled {result.stalled_ms:.0f} ms" if result.stalled_ms else ""
-        typer.echo(f"  first sound after {result.timings_ms['first_audio']:.0f} ms, {result.audio_s:.1f} s said{stalled}", err=True)
+        waited = f", {result.wait_ms:.0f} ms after the last word" if result.wait_ms is not None else ""
+        first = f"first sound after {result.timings_ms['first_audio']:.0f} ms (the question's end was clear{waited})" if waited else ""
+        first = first or f"first sound after {result.timings_ms['first_audio']:.0f} ms"
+        typer.echo(f"  {first}, {result.audio_s:.1f} s said{stalled}", err=True)
+    if result.heard is not None:
+        typer.echo(f"  interrupted after: {result.heard or '(nothing)'}", err=True)
     if result.truncated:
         typer.echo("  note: cut off at its longest (generation.max_text_tokens or max_speech_tokens)", err=True)
     elif result.cut and result.audio_s:

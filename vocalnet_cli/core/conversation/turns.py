@@ -23,6 +23,8 @@ class TurnResult(Answered):
     """The words that were heard of an answer that was interrupted; none if it was not."""
     stalled_ms: float = 0.0
     """Time a listener waited inside the answer because sound came later than it was needed."""
+    wait_ms: float | None = None
+    """Live: how long after the last sound of the question it was clear that it had ended. Not part of `first_audio`."""
     history: dict[str, int] = field(default_factory=dict)
     """`turns` before this one that were taken into account, `rows` of the prompt, and how many of these were `reused`."""
 
@@ -32,7 +34,8 @@ class TurnResult(Answered):
         if self.error is not None:
             return row
         row |= {"stalled_ms": round(self.stalled_ms, 3), "history": self.history}
-        return row if self.heard is None else row | {"heard": self.heard}
+        own = {"heard": self.heard, "wait_ms": None if self.wait_ms is None else round(self.wait_ms, 3)}
+        return row | {name: value for name, value in own.items() if value is not None}
 
 
 class Listener:
