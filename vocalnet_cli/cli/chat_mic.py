@@ -17,6 +17,8 @@ from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, ModelOpt, Qua
 if TYPE_CHECKING:
     import numpy as np
 
+    from vocalnet_cli.core.conversation.ears import KeyEars
+
 InputOpt = Annotated[str | None, typer.Option("--input", metavar="DEVICE", help="Microphone: a number or part of a name of --list.")]
 OutOpt = Annotated[str | None, typer.Option("--speaker", metavar="DEVICE", help="Loudspeaker: a number or part of a name of --list.")]
 _WIDTH = 20
@@ -70,9 +72,14 @@ def chat_mic(
         if not quiet:
             typer.echo("Enter starts a question and ends it; Ctrl-C ends the conversation." if ptt else "Speak; Ctrl-C ends it.", err=True)
         if keys is not None:
-            threading.Thread(target=lambda: [keys.toggle() for _ in sys.stdin], daemon=True).start()
+            threading.Thread(target=_toggled, args=(keys,), daemon=True).start()
         for result in chat.run(_metered(frames) if sys.stderr.isatty() and not quiet else frames):
             show_turn(result, as_json, quiet, live)
+
+
+def _toggled(keys: KeyEars) -> None:
+    for _ in sys.stdin:
+        keys.toggle()
 
 
 def _metered(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -95,6 +95,9 @@ class VoiceEars:
         self.wait_s = 0.0
         self._vad = vad
         self._pauses = pauses or Pauses()
+        self._frames: deque[np.ndarray] = deque()
+        self._speaking = False
+        self._voiced = self._silent = 0
         self._clear()
 
     def push(self, frame: np.ndarray) -> Mark | None:
@@ -125,7 +128,7 @@ class VoiceEars:
 
     def _clear(self) -> None:
         kept = self._pauses.before_s + self._pauses.begin_s
-        self._frames: deque[np.ndarray] = deque(maxlen=math.ceil(kept / FRAME_S))
+        self._frames = deque(maxlen=math.ceil(kept / FRAME_S))
         self._speaking = False
         self._voiced = self._silent = 0
 
