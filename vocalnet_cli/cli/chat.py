@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, ModelOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, ModelOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt, VocoderOpt, VoiceOpt
 from vocalnet_cli.core.errors import VocalnetError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def chat_file(
     record: RecordOpt = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Take the time of the questions and answers, as in life.")] = False,
     model: ModelOpt = None,
+    vocoder: VocoderOpt = None,
+    voice: VoiceOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
     seed: SeedOpt = None,
@@ -59,7 +61,9 @@ def chat_file(
     from vocalnet_cli.core.generation.batch import find_questions
 
     files = find_questions(questions)
-    talk = new_conversation(model, device, dtype, quantize, [*(overrides or []), *history_override(history)], system, seed, quiet)
+    talk = new_conversation(
+        model, device, dtype, quantize, [*(overrides or []), *history_override(history)], system, seed, quiet, vocoder, voice
+    )
     recorder = Recorder(record) if record is not None else None
     live = sys.stdout.isatty() and not as_json
     bad = 0
@@ -91,10 +95,13 @@ def new_conversation(
     system: str | None,
     seed: int | None,
     quiet: bool,
+    vocoder: str | None = None,
+    voice: Path | None = None,
 ) -> Conversation:
     """A conversation with the model the options name, loaded."""
     from vocalnet_cli.core.conversation.conversation import Conversation
     from vocalnet_cli.core.generation import load
+    from vocalnet_cli.core.generation.vocoder import find_voice
     from vocalnet_cli.core.model.device import pick_device, pick_dtype
     from vocalnet_cli.core.model.quantize import check_quantize
 
@@ -104,14 +111,16 @@ def new_conversation(
 
     check_quantize(quantize)
     folder = load.find_model(model)
-    settings = load.generation_settings(folder, overrides)
+    plan = load.plan_answers(folder, overrides, vocoder)
+    settings = plan.generation
     if settings.history and not load.generation_settings(folder).history:
         note("note: this model was trained on questions that stand alone; with earlier turns in view its answers get worse")
     where = pick_device(device)
-    answerer = load.load_answerer(folder, where, pick_dtype(dtype, where), quantize)
+    speaker = find_voice(plan, voice, where)
+    answerer = load.load_answerer(plan, where, pick_dtype(dtype, where), quantize)
     if answerer.vocoder is None:
         note("note: this model has no vocoder, so its answers are text only")
-    return Conversation(answerer, settings, system, seed, note)
+    return Conversation(answerer, settings, system, seed, speaker, note)
 
 
 def live_text(event: Event) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vocalnet_cli.cli.chat import HistoryOpt, RecordOpt, SystemOpt, history_override, live_text, new_conversation, show_turn
-from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, ModelOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt
+from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, ModelOpt, QuantizeOpt, QuietOpt, SeedOpt, SetOpt, VocoderOpt, VoiceOpt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,8 @@ def chat_mic(
     system: SystemOpt = None,
     record: RecordOpt = None,
     model: ModelOpt = None,
+    vocoder: VocoderOpt = None,
+    voice: VoiceOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
     seed: SeedOpt = None,
@@ -64,7 +66,8 @@ def chat_mic(
     keys = KeyEars() if ptt else None
     ears = keys or VoiceEars(SileroVad())
     recorder = Recorder(record) if record is not None else None
-    talk = new_conversation(model, device, dtype, quantize, [*(overrides or []), *history_override(history)], system, seed, quiet)
+    changes = [*(overrides or []), *history_override(history)]
+    talk = new_conversation(model, device, dtype, quantize, changes, system, seed, quiet, vocoder, voice)
     live = sys.stdout.isatty() and not as_json
     player = Player()
     chat = Live(talk, ears, player, recorder=recorder, half_duplex=half_duplex, hear=lambda event: live_text(event) if live else None)

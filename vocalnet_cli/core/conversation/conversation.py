@@ -15,6 +15,7 @@ from vocalnet_cli.core.generation.memory import Memory, Turn
 from vocalnet_cli.core.generation.streaming import answer
 from vocalnet_cli.core.generation.text import letters
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice
 
 LETTERS_A_SECOND = 13.0
 """Letters a voice says in a second, until the conversation's own answers tell better."""
@@ -25,7 +26,8 @@ class Conversation:
     """Questions in, answers out, each knowing the turns before it: the questions as they were heard, the answers as text.
 
     `settings.history` is how many earlier turns that are, `system_prompt` what the thinker is told first (none: the model's own).
-    With a `seed` the draws of the whole conversation are repeatable. `note(line)` hears when turns no longer fit.
+    `voice` is that of all answers (none: the vocoder's own). With a `seed` the draws of the whole conversation are repeatable.
+    `note(line)` hears when turns no longer fit.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Conversation:
         settings: GenerationSettings,
         system_prompt: str | None = None,
         seed: int | None = None,
+        voice: Voice | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.settings = settings
@@ -41,6 +44,7 @@ class Conversation:
         """What the thinker knows: the turns kept, and the cache over them."""
         self._model = model
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._voice = voice
         self._note = note
         self._dropped = 0
         self._rate = LETTERS_A_SECOND
@@ -57,7 +61,7 @@ class Conversation:
         self._text, self._sound_s, self._whole = "", 0.0, False
         self.memory.begin()
         try:
-            for event in answer(self._model, samples_16k, self.settings, self._generator, memory=self.memory, stop=stop):
+            for event in answer(self._model, samples_16k, self.settings, self._generator, self._voice, self.memory, stop):
                 self._follow(event)
                 yield event
         except Cancelled:
