@@ -26,7 +26,9 @@ def recipe() -> Recipe:
     return sized("nano", [*talker, *thinker, *encoder, *rest])
 
 
-@pytest.mark.parametrize("name", ["ntp", "mtp1", "mtp3", "mtp-vocalnet7"])
+@pytest.mark.parametrize(
+    "name", ["ntp", "mtp1", "mtp3", "mtp-vocalnet7", "group-linear5", "group-trans4", "mtp-parallel-linear3", "mtp-deepseek3"]
+)
 def test_recomputing_says_what_the_caches_say(recipe, name):
     [made] = bench._build([bench.find_variant(name, recipe)], recipe, CPU, FP32, 0)
     for parameter in made._talker.parameters():
@@ -44,6 +46,7 @@ def test_every_kind_of_the_schema_can_be_compared(recipe):
         assert bench.find_variant(kind, recipe).settings.kind == kind
     assert bench.find_variant("mtp7", recipe).settings.modules == 6 and bench.find_variant("mtp3", recipe).settings.modules == 5
     assert bench.find_variant("mtp", recipe).number == recipe.generation.tokens_per_step == 3
+    assert [bench.find_variant(f"group-trans{number}", recipe).settings.group for number in ("", 3, 5)] == [3, 3, 5]
 
 
 def test_masked_diffusion_takes_the_passes_of_its_name(recipe):

@@ -53,6 +53,10 @@ class TalkerSettings(Settings):
         """The same in words, with the key it follows from."""
         return "always 1 with this kind of talker"
 
+    def for_step(self, tokens: int) -> TalkerSettings:
+        """The same talker, large enough to draw `tokens` a step where its kind has a size for that."""
+        return self
+
     def refused_step(self, tokens: int) -> str | None:
         """Why a step cannot draw `tokens` speech tokens; none if it can."""
         return None if tokens in self.step_sizes else self.step_rule
@@ -78,6 +82,9 @@ class GroupSettings(TalkerSettings):
     @property
     def step_rule(self) -> str:
         return f"always {self.group}, as model.talker.group says"
+
+    def for_step(self, tokens: int) -> TalkerSettings:
+        return self.model_copy(update={"group": tokens})
 
 
 class GroupLinearSettings(GroupSettings):
@@ -109,6 +116,9 @@ class MtpSettings(TalkerSettings):
     @property
     def step_rule(self) -> str:
         return f"at most {self.modules + 1} with model.talker.modules {self.modules}"
+
+    def for_step(self, tokens: int) -> TalkerSettings:
+        return self.model_copy(update={"modules": max(self.modules, tokens - 1)})
 
 
 class MtpParallelLinearSettings(MtpSettings):

@@ -56,8 +56,8 @@ class Variant:
 def find_variant(name: str, recipe: Recipe) -> Variant:
     """A kind of talker and its number: `ntp`, `mtp3` (mtp-vocalnet, 3 tokens a step), `mdm4` (4 passes a block), any kind of the schema.
 
-    Widths and layers are those of the recipe's talker, all else the kind's own where it has its own; kinds with modules get as many
-    as the step needs at least. Raises UsageError for a name that is none.
+    What the recipe's talker has too is its own, all else the kind's; kinds with modules get as many as the step needs at least, those
+    with groups a group of the step's size. Raises UsageError for a name that is none.
     """
     matched = re.fullmatch(r"(.*?)([1-9][0-9]*)?", name)
     kind = matched[1] if matched else name
@@ -70,15 +70,17 @@ def find_variant(name: str, recipe: Recipe) -> Variant:
             f"There are {', '.join(known)}, each with its tokens a step (mdm: passes a block) behind it: mtp3.",
         )
     chosen = kinds[SHORT.get(kind, kind)]
-    shared = [key for key, field in TalkerSettings.model_fields.items() if chosen.model_fields[key].default == field.default]
-    sizes: dict[str, Any] = {key: getattr(recipe.model.talker, key) for key in shared}
-    usual = recipe.generation.tokens_per_step if "modules" in chosen.model_fields else 1
+    given = recipe.model.talker
+    own = type(given).model_fields
+    # A key whose usual value differs between the kinds does not mean the same to both.
+    shared = [key for key, field in chosen.model_fields.items() if key != "kind" and key in own and own[key].default == field.default]
+    settings = cast(TalkerSettings, chosen(**{key: getattr(given, key) for key in shared}))
+    tokens = recipe.generation.tokens_per_step
+    usual = tokens if tokens in settings.step_sizes else settings.step_sizes[-1]
     if chosen is MdmSettings:
         usual = recipe.generation.steps if isinstance(recipe.generation.steps, int) else MdmSettings().block
     number = int(matched[2]) if matched and matched[2] else usual
-    if "modules" in chosen.model_fields:
-        sizes["modules"] = max(getattr(recipe.model.talker, "modules", chosen.model_fields["modules"].default), number - 1)
-    return Variant(name, cast(TalkerSettings, chosen(**sizes)), number)
+    return Variant(name, settings.for_step(number), number)
 
 
 def find_variants(names: str, recipe: Recipe) -> list[Variant]:
@@ -175,7 +177,8 @@ class _Bench:
             return
         spoken = self.speak(self.count)
         for number in range(_SAMPLES):
-            prefix = spoken[: self.count * (2 * number + 1) // (2 * _SAMPLES)]
+            there = self.count * (2 * number + 1) // (2 * _SAMPLES)
+            prefix = spoken[: there - there % self.variant.number]  # whole steps
             self.uncached_s.append(self._clock(lambda prefix=prefix: self.again(prefix)))  # type: ignore[misc]
 
     def again(self, prefix: list[int]) -> list[int]:
@@ -222,9 +225,9 @@ def _build(variants: Sequence[Variant], recipe: Recipe, device: torch.device, dt
 
 def _never_end(talker: nn.Module, settings: TalkerSettings) -> None:
     """No head draws the end token (BOS, SOS, EOS, PAD follow the codes). Masked diffusion ends no answer while there is more text."""
-    for module in talker.modules():
-        if isinstance(module, nn.Linear) and module.out_features == settings.codes + 4 and module.bias is not None:
-            module.bias[settings.codes + 2] = _NEVER
+    for name, module in talker.named_modules():
+        if name.endswith("head") and isinstance(module, nn.Linear) and module.bias is not None:
+            module.bias.view(-1, settings.codes + 4)[:, settings.codes + 2] = _NEVER  # some heads score several tokens
 
 
 def _told(benches: Sequence[_Bench], baseline: bool) -> dict[str, Any]:
