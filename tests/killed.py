@@ -23,15 +23,16 @@ def main(source: str, out: Path, kills: int, shard_rows: int) -> None:
         return len(list((out / STATE).glob("*.tsv")))
 
     for _ in range(kills):
-        until = finished() + chance.randint(0, 10)
+        until = finished() + chance.randint(0, 4)
         child = os.fork()
         if child == 0:
+            os.nice(19)  # so that it is noticed in time how far it is, also on a busy machine
             run_step(Rounds(), [source], out, Manner(workers=1, shard_rows=shard_rows))
             os._exit(0)
         deadline = time.monotonic() + 5
         while finished() < until and time.monotonic() < deadline:
             time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.01))
+        time.sleep(chance.uniform(0, 0.003))
         os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
     print(killed, finished())

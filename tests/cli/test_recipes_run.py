@@ -149,7 +149,8 @@ def test_a_failing_run_is_counted_and_the_others_go_on(root: Path, vocalnet: Cal
     assert told.code == 1 and measured == [("mtp3", 0)]
     results = json.loads(told.out)
     assert len(results["rows"]["mtp3"]["runs"]) == 1 and results["rows"]["a-loss"]["runs"] == []
-    assert [(one["row"], one["seed"]) for one in results["failed"]] == [("a-loss", 0)] and "the loss is nan at step 2" in results["failed"][0]["error"]
+    assert [(one["row"], one["seed"]) for one in results["failed"]] == [("a-loss", 0)]
+    assert "the loss is nan at step 2" in results["failed"][0]["error"]
     lines = told.err.strip().splitlines()
     assert "a-loss, seed 0: the loss is nan" in lines[0] and "1 of 2 runs failed: a-loss with seed 0" in lines[-2]
 
