@@ -10,6 +10,8 @@ import pytest
 from vocalnet_cli.core.config.schema import AugmentSettings
 from vocalnet_cli.core.data.augment import augment
 from vocalnet_cli.core.data.draws import Draws
+from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.training.stages.stage import kinds_of
 
 EXAMPLES = [("long" if i % 5 == 0 else "short", 10 + (i * 37) % 90) for i in range(203)]
 
@@ -38,6 +40,16 @@ def test_batches_hold_similar_lengths() -> None:
 def test_balance_gives_small_kinds_their_share() -> None:
     kinds = Counter(EXAMPLES[i][0] for i in draws(kinds=True).order)
     assert kinds["long"] == pytest.approx(kinds["short"], rel=0.05)
+
+
+def test_a_kind_may_be_drawn_more_often_than_the_others() -> None:
+    said = {"question": {"text": "a"}, "answer": {"text": "b"}, "source": "synth", "split": "train"}
+    rows = [Record.model_validate({"id": str(i), **said, "meta": {"kind": kind}}) for i, (kind, _) in enumerate(EXAMPLES)]
+    kinds = kinds_of(rows, {"long": 3})
+    order = Draws(EXAMPLES, 900, 8, 3, lambda e: e[1], kinds).order
+    found = Counter(EXAMPLES[i][0] for i in order)
+    assert found["long"] == pytest.approx(3 * found["short"], rel=0.05)
+    assert kinds_of(rows, False) is None
 
 
 def test_augmentation_is_a_function_of_its_generator() -> None:

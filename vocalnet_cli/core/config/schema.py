@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
@@ -191,8 +191,8 @@ class DataSettings(Settings):
     """Longer questions are left out, counted and reported."""
     max_answer_s: float = Field(60.0, gt=0)
     """Longer answers are left out, counted and reported."""
-    balance: bool = False
-    """Draw every kind of question (`meta.kind`) equally often."""
+    balance: bool | dict[str, PositiveInt] = False
+    """Draw every kind of question (`meta.kind`) equally often; a mapping draws each kind it names that many times as often."""
     cache: bool = False
     """Compute once and keep on disk what does not change from draw to draw, log-mels or the outputs of frozen parts (small corpora)."""
     augment: AugmentSettings = AugmentSettings(time_masks=0, frequency_masks=0)

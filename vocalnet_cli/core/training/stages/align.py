@@ -19,7 +19,7 @@ class AlignStage(HeardStage):
         self.ids = [r.id for r in train]
         self.examples = list(zip(self.sources(train), self.answer_ids(train), strict=True))
         self.dev_examples = list(zip(self.sources(dev), self.answer_ids(dev), strict=True))
-        self.kinds = kinds_of(train) if self.recipe.data.balance else None
+        self.kinds = kinds_of(train, self.recipe.data.balance)
 
     def length(self, example: Example) -> int:
         return self.source_length(example[0])

@@ -60,7 +60,7 @@ class EncoderStage(HeardStage):
         self.ids = [r.id for r in train]
         self.examples = self._examples(train)
         self.dev_examples = self._examples(dev)
-        self.kinds = kinds_of(train) if self.recipe.data.balance else None
+        self.kinds = kinds_of(train, self.recipe.data.balance)
 
     def _examples(self, records: list[Record]) -> list[Example]:
         return [(mel, *self._targets(record.question.text.lower())) for mel, record in zip(self.mels(records), records, strict=True)]

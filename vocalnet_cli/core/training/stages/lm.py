@@ -32,7 +32,7 @@ class LmStage(Stage):
         self.ids = [record.id for record in train]
         self.examples = [example(record) for record in train]
         self.dev_examples = [example(record) for record in dev]
-        self.kinds = kinds_of(train) if self.recipe.data.balance else None
+        self.kinds = kinds_of(train, self.recipe.data.balance)
 
     def trained(self) -> tuple[str, ...]:
         return ("thinker", "tokenizer")

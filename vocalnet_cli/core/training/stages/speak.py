@@ -53,7 +53,7 @@ class SpeakStage(HeardStage):
         self.dev_examples = self._examples(dev)
         if not self.examples:
             raise VocalnetError(f"{self.manifest}: no row has a spoken answer", "Add answer.audio or speech_tokens to the manifest.")
-        self.kinds = kinds_of(train) if self.recipe.data.balance else None
+        self.kinds = kinds_of(train, self.recipe.data.balance)
 
     def _examples(self, records: list[Record]) -> list[Example]:
         ids, tokens, heard = self.answer_ids(records), self._speech(records), self.sources(records)

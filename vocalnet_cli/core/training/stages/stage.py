@@ -103,9 +103,16 @@ class Stage(nn.Module, ABC):
         return Path(self.recipe.data.manifest)
 
 
-def kinds_of(records: Sequence[Record]) -> list[str]:
-    """`meta.kind` of each row, for draws in which every kind is equally frequent."""
-    return [str(record.meta.get("kind", "")) for record in records]
+def kinds_of(records: Sequence[Record], balance: bool | dict[str, int]) -> list[str] | None:
+    """`meta.kind` of each row, for draws in which every kind is equally frequent; None: draw as the rows are.
+
+    A kind that `balance` wants n times as often counts as n kinds, its rows dealt out among them.
+    """
+    if balance is False:
+        return None
+    shares = balance if isinstance(balance, dict) else {}
+    names = [str(record.meta.get("kind", "")) for record in records]
+    return [f"{name}#{i % shares[name]}" if name in shares else name for i, name in enumerate(names)]
 
 
 def pad(rows: Sequence[Tensor], value: float = 0.0) -> Tensor:
