@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, GriffinLimSettings, ModelSettings, ThinkerSettings
+from vocalnet_cli.core.config.schema import AdaptorSettings, EncoderSettings, ModelSettings, ThinkerSettings
+from vocalnet_cli.core.config.vocoder_schema import GriffinLimSettings
 from vocalnet_cli.core.model.folder import PARTS
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
 from vocalnet_cli.core.model.tokenizer import train_tokenizer

@@ -37,7 +37,12 @@ VocoderOpt = Annotated[
     typer.Option("--vocoder", metavar="VOCODER", help="CosyVoice2 folder or hub id the model speaks through, instead of its own vocoder."),
 ]
 VoiceOpt = Annotated[
-    Path | None, typer.Option("--voice", metavar="FILE", help="Recording of 0.5 to 30 s (best 3 to 10) whose voice the answers take.")
+    Path | None,
+    typer.Option(
+        "--voice",
+        metavar="VOICE",
+        help="Voice of the answers: one the model knows by name, or a recording of 0.5 to 30 s (best 3 to 10).",
+    ),
 ]
 QuantizeOpt = Annotated[
     str | None, typer.Option("--quantize", metavar="KIND", help="Thinker weights in 8bit or 4bit (needs bitsandbytes).")

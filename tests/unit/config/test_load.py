@@ -35,7 +35,7 @@ def test_short_name_family_name_and_file_find_the_same_recipe():
     assert load_recipe("mtp5").name == load_recipe("vocalnet/mtp5").name == "vocalnet/mtp5"
     assert load_recipe(str(find_recipe("mtp5"))).name == "vocalnet/mtp5"
     assert load_recipe("nano/mtp5").name == "nano/mtp5"
-    assert {recipe.family for recipe in list_recipes()} <= {"vocalnet", "vocalnet-mdm", "nano"}
+    assert {recipe.family for recipe in list_recipes()} <= {"vocalnet", "vocalnet-mdm", "nano", "vocoder"}
 
 
 def test_unknown_name_tells_the_nearest():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vocalnet_cli.core.audio.mel import vocoder_mel
-from vocalnet_cli.core.config.schema import GriffinLimSettings as VocoderSettings
+from vocalnet_cli.core.config.vocoder_schema import GriffinLimSettings as VocoderSettings
 from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer, mel_pairs
 from vocalnet_cli.core.model.vocoder import build_vocoder
 

@@ -17,6 +17,9 @@ import soxr
 from vocalnet_cli.core.errors import AudioError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
+SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
+"""Files of a folder that are taken for sound."""
+
 SILENCE_PEAK = 1e-4
 """A question whose largest sample is below this (-80 dBFS) has nothing to hear."""
 

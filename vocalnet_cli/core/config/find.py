@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vocalnet_cli.core.errors import RecipeError
 
-FAMILIES = ("vocalnet", "vocalnet-mdm", "nano")
+FAMILIES = ("vocalnet", "vocalnet-mdm", "nano", "vocoder")
 """Folders of recipes, in the order in which a short name is searched."""
 
 _PACKAGE = Path(__file__).resolve().parents[2]

@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from vocalnet_cli.core.config.schema import GriffinLimSettings, Recipe
+from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.talker_schema import TalkerChoice
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, GriffinLimSettings
 from vocalnet_cli.core.config.yaml_tree import Entry, join, plain, shorten
 
 KINDS = {

@@ -5,14 +5,16 @@ Free of torch, so that a wrong recipe is reported at once. `vocalnet train --rec
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.config.vocoder_schema import FlowTraining, HiftTraining, VocoderSettings
 
-Stage = Literal["lm", "encoder", "speech-tokenizer", "align", "speak", "joint", "asr-pretrain", "tts-pretrain", "distill"]
+Stage = Literal[
+    "lm", "encoder", "speech-tokenizer", "flow", "hift", "align", "speak", "joint", "asr-pretrain", "tts-pretrain", "distill",
+]  # fmt: skip
 PART_NAMES = ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder")
 
 
@@ -92,39 +94,6 @@ class ThinkerSettings(Settings):
     """Adapter of the stages in which the thinker learns (`lora` among what they train)."""
 
 
-class GriffinLimSettings(Settings):
-    """Speech tokens to sound: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
-
-    TUNED: ClassVar = ("iterations", "first_tokens", "block_tokens", "overlap_tokens")
-    """Settings of how it speaks, which any weights take; the others are those of the weights."""
-
-    kind: Literal["griffin-lim"] = "griffin-lim"
-    codes: int = Field(512, gt=1)
-    """Entries of the codebook."""
-    latent: int = Field(48, gt=0, le=160)
-    """Width of a codebook entry."""
-    hidden: int = Field(192, gt=0)
-    """Width of the convolutions between frames and tokens, either way."""
-    iterations: int = Field(32, gt=0)
-    """Phase reconstruction rounds a window."""
-    first_tokens: int = Field(4, gt=0)
-    """Tokens of the first window; fewer = earlier first sound. More than overlap_tokens, or the first window is silent."""
-    block_tokens: int = Field(6, gt=0)
-    """Tokens each later window adds; fewer = earlier sound, more work a second."""
-    overlap_tokens: int = Field(1, ge=0)
-    """Newest tokens a window leaves open for the next one to improve; more = steadier phase, later sound."""
-
-
-def _vocoder_kind(value: Any) -> Any:
-    return value.get("kind", "griffin-lim") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
-VocoderSettings = Annotated[
-    Annotated[GriffinLimSettings, Tag("griffin-lim")] | Annotated[CosyVoice2Settings, Tag("cosyvoice2")], Discriminator(_vocoder_kind)
-]
-"""Settings of a vocoder, by `kind`; without one it is `griffin-lim`."""
-
-
 class ModelSettings(Settings):
     """The parts of one speech LLM."""
 
@@ -181,6 +150,10 @@ class DataSettings(Settings):
 
     manifest: str = ""
     """JSONL manifest written by `vocalnet prep`, relative to the working directory."""
+    recordings: str = ""
+    """Folder of one speaker's recordings (wav, flac, mp3, ogg) instead of a manifest: stages `flow` and `hift` need no text."""
+    voice: str = Field("", pattern=r"^[^\s/\\.]*$")
+    """Name the voice of `recordings` gets (no spaces, dots or slashes); none = the folder's."""
     questions: Literal["spoken", "written"] = "spoken"
     """`written` gives the thinker the question's text instead of its sound: a talker can learn before stage 1 is there."""
     train_splits: list[str] = ["train"]
@@ -237,7 +210,13 @@ class TrainSettings(Settings):
     text_weight: float = Field(1.0, ge=0)
     """Weight of the written answer's loss beside that of the speech, where one stage learns both."""
     streaming_share: float = Field(0.5, ge=0, le=1)
-    """Share of talker examples under the streaming mask; the rest see the whole text (arXiv 2504.04060, section 3.3)."""
+    """Share of examples under the streaming mask: the talker's (the rest see the whole text; arXiv 2504.04060, section 3.3), the flow's."""
+    flow: FlowTraining = FlowTraining()
+    """Stage `flow` alone."""
+    hift: HiftTraining = HiftTraining()
+    """Stage `hift` alone."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the mean gradient and of its square."""
     log_every: int = Field(10, gt=0)
     """Steps between lines of metrics.jsonl."""
     save_every: int = Field(200, gt=0)
@@ -372,9 +351,10 @@ class Recipe(Settings):
     paper: PaperRow | None = None
     """The paper row this stands for."""
     model: ModelSettings = ModelSettings()
-    init: dict[Literal["tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder"], str] = {}
-    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random. A CosyVoice2
-    as the vocoder is what the finished model speaks through; without `model.vocoder` training does not need it."""
+    init: dict[Literal["tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder", "speech-tokenizer", "flow", "hift"], str] = {}
+    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random. The last
+    three are parts of the vocoder, which may come from different folders. A CosyVoice2 as the vocoder is what the finished model
+    speaks through; without `model.vocoder` training does not need it."""
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     distributed: DistributedSettings = DistributedSettings()

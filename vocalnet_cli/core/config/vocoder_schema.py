@@ -1,10 +1,13 @@
-"""Settings of the CosyVoice2 vocoder: sizes as its checkpoint has them, and how it streams. A recipe's `vocoder.kind` picks it."""
+"""Settings of the vocoders: sizes as checkpoints have them, how they stream, and how they are trained.
+
+A recipe's `vocoder.kind` picks it.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from vocalnet_cli.core.config.talker_schema import Settings
 
@@ -87,6 +90,15 @@ class HiftSettings(Settings):
         return self
 
 
+class TokenizerSettings(Settings):
+    """Sizes of nano's own speech tokenizer, as stage `speech-tokenizer` trained it; only its way to tokens is kept."""
+
+    latent: int = Field(48, gt=0, le=160)
+    """Width of a codebook entry."""
+    hidden: int = Field(192, gt=0)
+    """Width of the convolutions between frames and tokens."""
+
+
 class CosyVoice2Settings(Settings):
     """The CosyVoice2 vocoder (arXiv 2412.10117): flow matching from speech tokens to mel, HiFT from mel to 24 kHz."""
 
@@ -96,6 +108,8 @@ class CosyVoice2Settings(Settings):
     kind: Literal["cosyvoice2"] = "cosyvoice2"
     codes: int = Field(6561, gt=1)
     """Speech codebook."""
+    tokenizer: TokenizerSettings | None = None
+    """A speech tokenizer of its own (nano's); none = the tokens are those of CosyVoice2's S3 tokenizer."""
     flow: FlowSettings = FlowSettings()
     hift: HiftSettings = HiftSettings()
     release: Literal["2024", "2025"] = "2025"
@@ -133,6 +147,39 @@ class CosyVoice2Settings(Settings):
         return self
 
 
+class GriffinLimSettings(Settings):
+    """Speech tokens to sound: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
+
+    TUNED: ClassVar = ("iterations", "first_tokens", "block_tokens", "overlap_tokens")
+    """Settings of how it speaks, which any weights take; the others are those of the weights."""
+
+    kind: Literal["griffin-lim"] = "griffin-lim"
+    codes: int = Field(512, gt=1)
+    """Entries of the codebook."""
+    latent: int = Field(48, gt=0, le=160)
+    """Width of a codebook entry."""
+    hidden: int = Field(192, gt=0)
+    """Width of the convolutions between frames and tokens, either way."""
+    iterations: int = Field(32, gt=0)
+    """Phase reconstruction rounds a window."""
+    first_tokens: int = Field(4, gt=0)
+    """Tokens of the first window; fewer = earlier first sound. More than overlap_tokens, or the first window is silent."""
+    block_tokens: int = Field(6, gt=0)
+    """Tokens each later window adds; fewer = earlier sound, more work a second."""
+    overlap_tokens: int = Field(1, ge=0)
+    """Newest tokens a window leaves open for the next one to improve; more = steadier phase, later sound."""
+
+
+def _vocoder_kind(value: Any) -> Any:
+    return value.get("kind", "griffin-lim") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+VocoderSettings = Annotated[
+    Annotated[GriffinLimSettings, Tag("griffin-lim")] | Annotated[CosyVoice2Settings, Tag("cosyvoice2")], Discriminator(_vocoder_kind)
+]
+"""Settings of a vocoder, by `kind`; without one it is `griffin-lim`."""
+
+
 class VocoderElsewhere(Settings):
     """What config.json of a model says of a vocoder whose weights it does not carry."""
 
@@ -140,3 +187,43 @@ class VocoderElsewhere(Settings):
     """A CosyVoice2 folder, or a hub id."""
     settings: dict[str, Any] = {}
     """Of `CosyVoice2Settings.TUNED`, those that are not the default."""
+
+
+class FlowTraining(Settings):
+    """How the flow learns (arXiv 2412.10117, section 2.3)."""
+
+    drop: float = Field(0.2, ge=0, le=1)
+    """Share of examples whose tokens, speaker and known frames are hidden, so that the flow can guide itself (classifier-free)."""
+    prompt_share: float = Field(0.5, ge=0, le=1)
+    """Share of examples whose first frames are given, as a voice prompt's are."""
+    longest_prompt: float = Field(0.3, ge=0, le=1)
+    """Largest part of an example that is given."""
+    prior: float = Field(0.0, ge=0)
+    """Weight of the error of the encoder's own frames beside that of the velocity (arXiv 2105.06337, equation 13); 0 as released."""
+
+
+class HiftTraining(Settings):
+    """How HiFT learns: as HiFi-GAN (arXiv 2010.05646, section 2.3), with spectral and pitch losses and a judge of spectrograms."""
+
+    segment_frames: int = Field(50, gt=0)
+    """Mel frames (20 ms) of the piece cut out of a recording."""
+    judged_from: float = Field(0.0, ge=0, le=1)
+    """Part of the steps without judges: the spectral losses alone come first, at a third of the cost."""
+    mel: float = Field(45.0, ge=0)
+    """Weight of the error of the log-mel (whole band)."""
+    spectral: float = Field(1.0, ge=0)
+    """Weight of the multi-resolution spectral loss (arXiv 1910.11480, section 3.2)."""
+    features: float = Field(2.0, ge=0)
+    """Weight of feature matching."""
+    adversarial: float = Field(1.0, ge=0)
+    """Weight of the judges' opinion."""
+    pitch: float = Field(1.0, ge=0)
+    """Weight of the error of the pitch, in 100 Hz."""
+    resolutions: tuple[int, ...] = (512, 1024, 2048)
+    """Windows of the spectral loss and of the spectrogram judges, in samples; the hop is a quarter."""
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    """Periods the period judges fold the sound by, in samples."""
+    period_channels: int = Field(32, gt=0)
+    """Channels of a period judge's first layer; the last has 32 times as many."""
+    spectrum_channels: int = Field(32, gt=0)
+    """Channels of a spectrogram judge (arXiv 2106.07889)."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -17,6 +15,7 @@ from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, writ
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import MANIFEST
 from vocalnet_cli.core.evaluation.wer import Recogniser, known_words, words_of
+from vocalnet_cli.core.model.tensor_file import whole_folder
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
 ROWS = 120
@@ -82,10 +81,8 @@ def pack_benchmark(
     if clear:
         fit = _clear(fit, manifest.parent, count, advance)
     chosen = fit[:count]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
-        folder = Path(name) / "benchmark"
-        (folder / "audio").mkdir(parents=True)
+    with whole_folder(output) as folder:
+        (folder / "audio").mkdir()
         packed = []
         answers: dict[str, str] = {}
         for number, record in enumerate(chosen):
@@ -93,7 +90,6 @@ def pack_benchmark(
             advance(number + 1, len(chosen))
         write_manifest(folder / MANIFEST, packed)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        os.replace(folder, output)
     kinds = [str(record.meta.get("kind", "")) for record in packed]
     return {
         "rows_in": len(rows),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from vocalnet_cli.core.config.load import save_resolved
 from vocalnet_cli.core.experiments.grid import Cell, Grid, settings_of
+from vocalnet_cli.core.model.tensor_file import whole_folder
 
 _LATER = ("generation.", "eval.")
 """Settings that training does not read."""
@@ -32,13 +30,11 @@ def take_over(twin: Cell, cell: Cell) -> None:
         if (twin.folder / name).is_file():
             shutil.copyfile(twin.folder / name, cell.folder / name)
     cell.store(trained_as=str(twin), train_seconds=twin.stored().get("train_seconds", 0.0))
-    with tempfile.TemporaryDirectory(dir=cell.folder, prefix=".model-") as name:
-        new = Path(name) / "model"
-        shutil.copytree(twin.model, new)
+    with whole_folder(cell.model) as new:
+        shutil.copytree(twin.model, new, dirs_exist_ok=True)
         config = json.loads((new / "config.json").read_text(encoding="utf-8"))
         config |= {"generation": cell.loaded.recipe.generation.model_dump(mode="json"), "recipe": cell.loaded.name}
         (new / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        os.replace(new, cell.model)
 
 
 def _training(cell: Cell) -> dict[str, Any]:

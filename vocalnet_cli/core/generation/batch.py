@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vocalnet_cli.core.audio.wav import read_question, write_wav
+from vocalnet_cli.core.audio.wav import SOUND_SUFFIXES, read_question, write_wav
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens, TextDelta, TurnDone
@@ -20,9 +20,6 @@ from vocalnet_cli.core.generation.together import answer_together
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.vocoder import Voice
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
-
-SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
-"""Files of a folder that are taken as questions."""
 
 _DIGITS = 3
 """Decimals of seconds in results."""

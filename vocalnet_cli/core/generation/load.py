@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from vocalnet_cli.core.config.find import find_recipe, recipe_name
 from vocalnet_cli.core.config.load import check_tree
 from vocalnet_cli.core.config.places import NANO, nano_folder, run_folder
-from vocalnet_cli.core.config.schema import GenerationSettings, VocoderSettings
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.config.schema import GenerationSettings
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderSettings
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError, VocalnetError
 from vocalnet_cli.core.generation.vocoder import NAME_A_VOCODER, find_vocoder, load_vocoder

@@ -1,4 +1,4 @@
-"""The CosyVoice2 folder a model speaks through, and the voices its answers can have."""
+"""The CosyVoice2 folder a model speaks through, and the voices its answers can have: by name, or of a recording."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, CosyVoice2Settings
 from vocalnet_cli.core.errors import MissingWeights, UsageError, VocalnetError
 from vocalnet_cli.core.model import hub
-from vocalnet_cli.core.model.folder import is_vocoder, sha256_of
+from vocalnet_cli.core.model.folder import VOICES_FILE, is_vocoder, sha256_of
 
 if TYPE_CHECKING:
     import torch
 
     from vocalnet_cli.core.generation.load import Plan
     from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder, Voice
+    from vocalnet_cli.core.model.vocoder.voices import VoiceTable
 
 _WEIGHTS = ("flow", "hift", "speech_tokenizer_v2", "campplus")
 
@@ -49,7 +50,7 @@ def find_vocoder(vocoder: str | None, config: dict[str, Any]) -> Path | None:
 
 def vocoder_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of all in a CosyVoice2 folder that decides how it sounds."""
-    wanted = [folder / name for name in (*RELEASED_CONFIGS, *DEFAULT_VOICE)]
+    wanted = [folder / name for name in (*RELEASED_CONFIGS, *DEFAULT_VOICE, VOICES_FILE)]
     wanted += [folder / f"{name}{suffix}" for name in _WEIGHTS for suffix in (".safetensors", ".pt", ".onnx")]
     return sha256_of(path for path in wanted if path.is_file())
 
@@ -57,36 +58,49 @@ def vocoder_hash(folder: Path) -> str:
 def load_vocoder(folder: Path, settings: CosyVoice2Settings, device: torch.device, dtype: torch.dtype) -> CosyVoice2Vocoder:
     """The vocoder of a CosyVoice2 folder on a device; its flow computes in `dtype` unless the settings name a type.
 
-    Its `own_voice` is that of the folder's `voice.wav` (or .flac), if there is one.
+    Its `own_voice` is that of the folder's `voice.wav` (or .flac), if there is one, else the first that it knows by name.
     """
     from vocalnet_cli.core.model.device import DTYPES
     from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
+    from vocalnet_cli.core.model.vocoder.voices import VoiceTable
     from vocalnet_cli.core.model.voice import make_voice
 
     kinds = {kind: name for name, kind in DTYPES.items()}
     vocoder = CosyVoice2Vocoder.released(folder, settings.model_copy(update={"flow_dtype": settings.flow_dtype or kinds[dtype]}))
     vocoder.to(device)
+    vocoder.know(VoiceTable.of(folder))
     recording = next((folder / name for name in DEFAULT_VOICE if (folder / name).is_file()), None)
     if recording is not None:
         vocoder.own_voice = make_voice(recording, folder, device)
     return vocoder
 
 
-def find_voice(plan: Plan, recording: Path | None, device: torch.device) -> Voice | None:
-    """The voice of a recording for a planned model, none for none; made on the device, and read from the cache the next time.
+def find_voice(plan: Plan, voice: Path | None, device: torch.device) -> Voice | None:
+    """The voice a planned model knows by this name, or that of a recording; none for none.
 
-    Raises UsageError if the model's vocoder takes no voices, AudioError for a recording that cannot be one (see `make_voice`),
-    MissingWeights where the vocoder's folder lacks the models that make voices.
+    That of a recording is made on the device, and read from the cache the next time. Raises UsageError for a name it does not know and
+    if its vocoder takes no voices, AudioError for a recording that cannot be one (see `make_voice`), MissingWeights where the vocoder's
+    folder lacks the models that make voices.
     """
-    if recording is None:
+    if voice is None:
         return None
     if plan.vocoder is None:
-        raise UsageError(f"--voice {recording}: {plan.folder} has no vocoder", NAME_A_VOCODER)
+        raise UsageError(f"--voice {voice}: {plan.folder} has no vocoder", NAME_A_VOCODER)
     if not isinstance(plan.vocoder, CosyVoice2Settings):
         raise UsageError(
-            f"--voice {recording}: {plan.folder} speaks through {plan.vocoder.kind}, which has one voice only",
+            f"--voice {voice}: {plan.folder} speaks through {plan.vocoder.kind}, which has one voice only",
             f"Leave --voice out, or answer with a released model and --vocoder {hub.COSYVOICE2}.",
         )
+    from vocalnet_cli.core.model.vocoder.voices import VoiceTable
     from vocalnet_cli.core.model.voice import make_voice
 
-    return make_voice(recording, plan.vocoder_folder or plan.folder, device)
+    folder = plan.vocoder_folder or plan.folder
+    known = VoiceTable.of(folder)
+    if known is not None and (plan.vocoder.tokenizer is not None or not _is_recording(voice, known)):
+        return known[str(voice)].to(device)
+    return make_voice(voice, folder, device)
+
+
+def _is_recording(voice: Path, known: VoiceTable) -> bool:
+    """Whether a voice is asked for by a file; a file that has the name of a known voice and no suffix is that voice."""
+    return str(voice) not in known.names and (voice.is_file() or voice.name != str(voice) or bool(voice.suffix))

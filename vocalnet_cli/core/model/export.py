@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from vocalnet_cli.core.model.official_weights import PREFIXES, ours_to_official
 from vocalnet_cli.core.model.released import OURS, SPECIALS
 from vocalnet_cli.core.model.shards import WHOLE
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.tensor_file import whole_folder
 from vocalnet_cli.core.model.weights import load_model, save_part
 
 MODEL_TYPES = {
@@ -46,14 +45,8 @@ def export_released(folder: Path, output: Path, dtype: str = "bf16", shard_size:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise VocalnetError(f"{output}: is there already, and not empty", "Name a new folder with -o.")
     model = load_model(folder, "cpu", DTYPES[dtype])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as name:
-        new = Path(name) / "model"
-        new.mkdir()
+    with whole_folder(output) as new:
         _write(model, config, new, dtype, shard_size)
-        if output.exists():
-            output.rmdir()
-        os.replace(new, output)
     return sorted(path.name for path in output.iterdir())
 
 

@@ -18,6 +18,12 @@ from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 FORMAT = "vocalnet-1"
 PARTS = ("encoder", "adaptor", "thinker", "talker", "vocoder")
 
+VOCODER_PARTS = {"speech-tokenizer": "tokenizer", "flow": "flow", "hift": "hift"}
+"""Parts of a vocoder that are trained, and come from a folder, by themselves; and the module of each."""
+
+VOICES_FILE = "voices.safetensors"
+"""Voices a vocoder knows by name, beside its weights (model/vocoder/voices.py)."""
+
 LOOKUP_FILE = "lookup.safetensors"
 """Bank of training questions (evaluation/lookup.py). It may lie beside the weights and is none of them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vocalnet_cli.core.config.schema import ModelSettings
+from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.adaptor import Adaptor
 from vocalnet_cli.core.model.cache import GrowingCache
 from vocalnet_cli.core.model.compat import RULES
-from vocalnet_cli.core.model.encoder import build_encoder, encoder_frames
+from vocalnet_cli.core.model.encoder import SpeechEncoder, build_encoder, encoder_frames
+from vocalnet_cli.core.model.folder import PARTS, VOCODER_PARTS
 from vocalnet_cli.core.model.prompt import SPEECH, TEXT_END, Prompt, render_prompt, special_id, stop_ids
 from vocalnet_cli.core.model.talker import build_talker
+from vocalnet_cli.core.model.talker.contract import Talker
 from vocalnet_cli.core.model.thinker import build_thinker, last_hidden, text_logits
-from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder, build_vocoder
+from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder, Vocoder, build_vocoder
 from vocalnet_cli.core.units import ENCODER_HOP, ENCODER_STRIDE
 
 
@@ -26,15 +30,24 @@ class SpeechLLM(nn.Module):
     """Encoder, adaptor, thinker, talker and vocoder. Holds weights only: every conversation keeps its own state outside."""
 
     tokenizer: PreTrainedTokenizerBase
+    encoder: SpeechEncoder
+    adaptor: Adaptor
+    thinker: Any
+    talker: Talker
+    vocoder: Vocoder | None
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, parts: Collection[str] = PARTS) -> None:
         super().__init__()
-        self.settings = settings
-        self.encoder = build_encoder(settings.encoder)
-        self.adaptor = Adaptor(settings.adaptor, settings.encoder.hidden, settings.thinker.hidden)
-        self.thinker: Any = build_thinker(settings.thinker)
-        self.talker = build_talker(settings.talker, settings.compat)
-        self.vocoder = build_vocoder(settings.vocoder) if settings.vocoder is not None else None
+        self.settings = s = settings
+        makers: dict[str, Callable[[], nn.Module | None]] = {
+            "encoder": lambda: build_encoder(s.encoder),
+            "adaptor": lambda: Adaptor(s.adaptor, s.encoder.hidden, s.thinker.hidden),
+            "thinker": lambda: build_thinker(s.thinker),
+            "talker": lambda: build_talker(s.talker, s.compat),
+            "vocoder": lambda: build_vocoder(s.vocoder) if s.vocoder is not None else None,
+        }
+        for part in PARTS:  # what a training stage has no use for is not built
+            setattr(self, part, makers[part]() if part in parts else None)
 
     def speak_through(self, vocoder: CosyVoice2Vocoder) -> None:
         """Takes a vocoder that is not its own, in the place of the one it has or lacks."""
@@ -141,6 +154,19 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, family: str, system_prompt: str 
     return render_prompt(tokenizer, family, system_prompt, question, compat=compat)
 
 
-def build_model(settings: ModelSettings) -> SpeechLLM:
-    """A speech LLM of these sizes with random weights; under `torch.device("meta")` it costs no memory."""
-    return SpeechLLM(settings)
+def build_model(settings: ModelSettings, parts: Collection[str] = PARTS) -> SpeechLLM:
+    """A speech LLM of these sizes with random weights; under `torch.device("meta")` it costs no memory. Parts not named are None."""
+    return SpeechLLM(settings, parts)
+
+
+def part_of(model: SpeechLLM, name: str) -> nn.Module:
+    """A part of PARTS or VOCODER_PARTS. Raises RecipeError if the model's vocoder is not of a kind that has it."""
+    if name not in VOCODER_PARTS:
+        return getattr(model, name)
+    found = None if model.vocoder is None else dict(model.vocoder.named_children()).get(VOCODER_PARTS[name])
+    if found is None:
+        kind = None if model.settings.vocoder is None else model.settings.vocoder.kind
+        raise RecipeError(
+            f"model.vocoder.kind is {kind}: it has no {name} to train", "Set model.vocoder in the recipe to a kind that has one."
+        )
+    return found

@@ -52,12 +52,13 @@ class SpeechTokenizer(nn.Module):
     """Pairs of log-mel frames to one of `codes` tokens and back; both ways look REACH tokens to either side.
 
     A token is the nearest entry of a codebook [codes, latent] in a learned space, so that what one token cannot tell its
-    neighbours may. The decoder starts as the inverse of the encoder's linear part and learns the rest.
+    neighbours may. The decoder starts as the inverse of the encoder's linear part and learns the rest. Without a `decoder` there is
+    only the way to tokens: a flow then goes the way back.
     """
 
     mean: Tensor
 
-    def __init__(self, codes: int, latent: int, hidden: int) -> None:
+    def __init__(self, codes: int, latent: int, hidden: int, decoder: bool = True) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(PAIR))
         self.project = nn.Linear(PAIR, latent, bias=False)
@@ -65,13 +66,16 @@ class SpeechTokenizer(nn.Module):
         self.encoder = nn.ModuleList([ConvBlock(hidden) for _ in range(REACH)])
         self.encoder_output = nn.Linear(hidden, latent)
         self.codebook = nn.Parameter(torch.zeros(codes, latent))
-        self.unproject = nn.Linear(latent, PAIR)
-        self.decoder_input = nn.Linear(latent, hidden)
-        self.embedding = nn.Embedding(codes, hidden)
-        self.decoder = nn.ModuleList([ConvBlock(hidden) for _ in range(REACH)])
-        self.decoder_output = nn.Linear(hidden, PAIR)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        for layer in (self.encoder_output, self.decoder_output):  # untrained, a token is the nearest of some linear features
+        blank = [self.encoder_output]  # untrained, a token is the nearest of some linear features
+        if decoder:
+            self.unproject = nn.Linear(latent, PAIR)
+            self.decoder_input = nn.Linear(latent, hidden)
+            self.embedding = nn.Embedding(codes, hidden)
+            self.decoder = nn.ModuleList([ConvBlock(hidden) for _ in range(REACH)])
+            self.decoder_output = nn.Linear(hidden, PAIR)
+            nn.init.normal_(self.embedding.weight, std=0.02)
+            blank.append(self.decoder_output)
+        for layer in blank:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 

@@ -1,10 +1,12 @@
-"""Tensors on disk."""
+"""Tensors, and folders of them, on disk: whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -26,3 +28,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to write into; when the block ends well it becomes `target`, in the place of what was there before."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
+        new = Path(name) / target.name
+        new.mkdir()
+        yield new
+        if target.exists():
+            os.replace(target, Path(name) / "before")
+        os.replace(new, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vocalnet_cli.core.config.schema import GriffinLimSettings, VocoderSettings
+from vocalnet_cli.core.config.vocoder_schema import GriffinLimSettings, VocoderSettings
 from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder
 from vocalnet_cli.core.model.vocoder.griffin_lim import GriffinLimVocoder

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
+
+if TYPE_CHECKING:
+    from vocalnet_cli.core.model.vocoder.voices import VoiceTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +29,7 @@ class Voice:
     mel: Tensor
     """Log-mel float32 [2 P, 80], as `vocoder_mel` transposed; two frames a token."""
     speaker: Tensor
-    """Speaker vector of CAM++ float32 [192], not normalised."""
+    """Speaker vector float32 [192] of CAM++, or one learned with the flow; not normalised."""
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 1 or self.speaker.ndim != 1 or self.mel.shape != (FRAMES_PER_TOKEN * len(self.tokens), VOCODER_MEL_BINS):
@@ -58,6 +61,14 @@ class Vocoder(nn.Module, ABC):
     tokenizer: SpeechTokenizer
     """What makes its tokens from sound; vocoders without one of their own raise VocalnetError when asked for it."""
 
+    voices: VoiceTable | None = None
+    """Voices it knows by name (see `know`); none = it knows none."""
+
+    def know(self, voices: VoiceTable | None) -> None:
+        """Takes the voices it goes by, the first of them as `own_voice`; nothing changes for none."""
+        if voices is not None:
+            self.voices, self.own_voice = voices, voices[voices.names[0]]
+
     @abstractmethod
     def begin(self, voice: Voice | None = None) -> Any:
         """A fresh utterance's state. `voice` is for vocoders that take voices, the others raise VocalnetError; none is `own_voice`."""
@@ -77,3 +88,7 @@ class Vocoder(nn.Module, ABC):
     def push_many(self, states: Sequence[Any], tokens: Sequence[Tensor], last: Sequence[bool]) -> list[np.ndarray]:
         """`push` for several utterances; vocoders that can share work among them do."""
         return [self.push(state, new, end) for state, new, end in zip(states, tokens, last, strict=True)]
+
+    @abstractmethod
+    def chunks(self, count: int) -> list[int]:
+        """Tokens of each piece in which an answer of `count` tokens is computed, in order."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vocalnet_cli.core.audio.mel import hann, vocoder_filters
-from vocalnet_cli.core.config.schema import GriffinLimSettings
+from vocalnet_cli.core.config.vocoder_schema import GriffinLimSettings
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer
 from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
@@ -90,6 +90,14 @@ class GriffinLimVocoder(Vocoder):
         """Tokens, at least one, until the next window can be done."""
         return max(1, self._window_tokens(state) + REACH - len(state.pending))
 
+    def chunks(self, count: int) -> list[int]:
+        """Tokens of each window of an answer of `count` tokens; the last takes what is left."""
+        sizes: list[int] = []
+        while count >= (size := self.settings.block_tokens if sizes else self.settings.first_tokens) + REACH:
+            sizes.append(size)
+            count -= size
+        return [*sizes, count] if count else sizes
+
     def _window_tokens(self, state: VocoderState) -> int:
         return self.settings.first_tokens if state.windows == 0 else self.settings.block_tokens
 
@@ -130,6 +138,15 @@ def mel_to_magnitude(mel_MF: Tensor, rounds: int = 30) -> Tensor:
     for _ in range(rounds):
         x = x * gain / ((x @ filters.T) @ filters).clamp_min(_QUIET)
     return x
+
+
+def mel_to_sound(mel_MF: Tensor, iterations: int = 32) -> np.ndarray:
+    """Log-mel [80, F] to float32 [480 F], all frames in one window."""
+    magnitude = mel_to_magnitude(mel_MF.float())
+    tail = torch.zeros(_REACH, device=magnitude.device)
+    start = _extended_phase(magnitude, torch.zeros(0, magnitude.shape[1], dtype=torch.complex64, device=magnitude.device), tail)
+    sound = _overlap_add(magnitude * _reconstruct(magnitude, start, tail, iterations), tail) / _GAIN
+    return sound[_LEAD : _LEAD + VOCODER_HOP * len(magnitude)].cpu().numpy()
 
 
 def _unit(spectrum: Tensor) -> Tensor:

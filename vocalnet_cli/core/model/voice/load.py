@@ -35,7 +35,7 @@ class OnnxTokenizer:
     device = torch.device("cpu")
 
     def __init__(self, path: Path) -> None:
-        self._session = _session(path, inputs=2)
+        self._session = onnx_session(path, inputs=2)
 
     def __call__(self, mel_BMF: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel [B, 128, F] of `frames_B` real frames (at most 3000) to int64 tokens [B, T] and how many of each row are real [B]."""
@@ -55,7 +55,7 @@ class OnnxSpeakerEncoder:
     device = torch.device("cpu")
 
     def __init__(self, path: Path) -> None:
-        self._session = _session(path, inputs=1)
+        self._session = onnx_session(path, inputs=1)
 
     def __call__(self, features_BTM: Tensor) -> Tensor:
         """Filter banks [B, T, 80], their mean over time taken off, to speaker vectors [B, 192]."""
@@ -64,7 +64,8 @@ class OnnxSpeakerEncoder:
         return torch.from_numpy(np.concatenate([np.asarray(one, np.float32).reshape(1, -1) for one in found]))
 
 
-def _session(path: Path, inputs: int) -> Any:
+def onnx_session(path: Path, inputs: int) -> Any:
+    """An ONNX file ready to run on the CPU with as many threads as torch has. Raises VocalnetError if it cannot, or takes other inputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -76,7 +77,7 @@ def _session(path: Path, inputs: int) -> Any:
         first = str(error).splitlines()[0]
         raise VocalnetError(f"{path}: onnxruntime cannot run it ({first})", "Download or copy the file again.") from error
     if len(session.get_inputs()) != inputs:
-        raise VocalnetError(f"{path}: takes {len(session.get_inputs())} inputs, not {inputs}", "Give the file of CosyVoice2-0.5B.")
+        raise VocalnetError(f"{path}: takes {len(session.get_inputs())} inputs, not {inputs}", "Give the file as it was released.")
     return session
 
 

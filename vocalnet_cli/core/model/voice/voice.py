@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vocalnet_cli.core.audio.fbank import kaldi_fbank
 from vocalnet_cli.core.audio.mel import encoder_mel, vocoder_mel
@@ -20,8 +22,17 @@ from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.model.folder import sha256_of
 from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.model.vocoder.contract import Voice
-from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, SPEAKER_ENCODER, load_s3_tokenizer, load_speaker_encoder, model_file
-from vocalnet_cli.core.model.voice.s3_tokenizer import speech_tokens
+from vocalnet_cli.core.model.voice.load import (
+    S3_TOKENIZER,
+    SPEAKER_ENCODER,
+    OnnxSpeakerEncoder,
+    OnnxTokenizer,
+    load_s3_tokenizer,
+    load_speaker_encoder,
+    model_file,
+)
+from vocalnet_cli.core.model.voice.s3_tokenizer import S3Tokenizer, speech_tokens
+from vocalnet_cli.core.model.voice.speaker_encoder import SpeakerEncoder
 from vocalnet_cli.core.units import ANSWER_HZ, FRAMES_PER_TOKEN, QUESTION_HZ
 
 SHORTEST_S = 0.5
@@ -67,14 +78,23 @@ def read_voice(path: str | os.PathLike[str]) -> np.ndarray:
 
 def _computed(samples_16k: np.ndarray, tokenizer_file: Path, speaker_file: Path, device: torch.device | str) -> Voice:
     tokenizer = load_s3_tokenizer(tokenizer_file, device)
-    (tokens,) = speech_tokens(tokenizer, [encoder_mel(samples_16k, _MEL_BINS)], tokenizer.device)
+    (tokens,) = s3_tokens(tokenizer, [samples_16k])
     del tokenizer  # half a gigabyte
-    encoder = load_speaker_encoder(speaker_file, device)
-    features = kaldi_fbank(samples_16k)
-    speaker = encoder((features - features.mean(0))[None].to(encoder.device))[0].cpu()
+    speaker = speaker_vector(load_speaker_encoder(speaker_file, device), samples_16k)
     mel = vocoder_mel(resample(samples_16k, QUESTION_HZ, ANSWER_HZ)).T
     count = min(len(tokens), len(mel) // FRAMES_PER_TOKEN)
     return Voice(tokens[:count].contiguous(), mel[: FRAMES_PER_TOKEN * count].contiguous(), speaker)
+
+
+def s3_tokens(tokenizer: S3Tokenizer | OnnxTokenizer, recordings: Sequence[np.ndarray]) -> list[Tensor]:
+    """16 kHz recordings [samples] of any length to CosyVoice 2's speech tokens int64 [T], 25 a second, on the CPU."""
+    return speech_tokens(tokenizer, [encoder_mel(samples, _MEL_BINS) for samples in recordings], tokenizer.device)
+
+
+def speaker_vector(encoder: SpeakerEncoder | OnnxSpeakerEncoder, samples_16k: np.ndarray) -> Tensor:
+    """Whose voice a 16 kHz recording [samples] is: float32 [192] on the CPU."""
+    features = kaldi_fbank(samples_16k)
+    return encoder((features - features.mean(0))[None].to(encoder.device))[0].cpu()
 
 
 def _key(samples: np.ndarray, files: list[Path]) -> str:

@@ -97,6 +97,11 @@ class Blocks:
     window: int | None = None
     """Positions before its block that a position sees beside the prompt; none = all."""
 
+    def finer(self, rate: int) -> Blocks:
+        """The same where each position is `rate` positions."""
+        window = None if self.window is None else rate * self.window
+        return Blocks(tuple(rate * size for size in self.sizes), rate * self.start, rate * self.prompt, window)
+
     def mask(self, keys: Tensor) -> Tensor | None:
         """True where a position (row) sees the key at a position (column): bool [n, len(keys)]; none if all see all."""
         if len(self.sizes) == 1 and self.window is None:

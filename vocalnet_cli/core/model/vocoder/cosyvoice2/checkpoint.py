@@ -5,7 +5,9 @@ Both generations have the same tensors; the YAML tells them apart. Only tensors 
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,17 @@ from torch import Tensor, nn
 from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, CosyVoice2Settings
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model.hub import COSYVOICE2
+from vocalnet_cli.core.model.tensor_file import write_tensors
 
 _BLOCK_2024 = 50
 """Attention block of the 2024 release, which its YAML does not tell."""
 
 _COPY = f"Name the folder of CosyVoice2-0.5B; get it with `vocalnet models pull {COSYVOICE2}`, or copy it again."
+_OTHER_FILES = {*RELEASED_CONFIGS, *(f"{part}.{kind}" for part in ("flow", "hift") for kind in ("pt", "safetensors"))} | {
+    f"{part}.{kind}" for part in ("campplus", "speech_tokenizer_v2") for kind in ("onnx", "safetensors")
+}
+"""All files of a folder that speaking, and making voices, needs."""
+
 _NAMES = {("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")}
 
 
@@ -149,9 +157,28 @@ def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_released(flow: nn.Module, hift: nn.Module, folder: Path) -> None:
     """Fill a flow and a HiFT with a released folder's weights; every tensor must be there. Raises MissingWeights or VocalnetError."""
-    _fill(flow, *_read(folder, "flow"))
-    path, tensors = _read(folder, "hift")
-    _fill(hift, path, folded(tensors))
+    load_released_part(flow, folder, "flow")
+    load_released_part(hift, folder, "hift")
+
+
+def load_released_part(module: nn.Module, folder: Path, name: str) -> None:
+    """Fill a `flow` or a `hift` with a released folder's weights; as `load_released`."""
+    path, tensors = _read(folder, name)
+    _fill(module, path, folded(tensors) if name == "hift" else tensors)
+
+
+def save_released_part(module: nn.Module, source: Path, name: str, output: Path) -> None:
+    """A released folder whose `flow` or `hift` is another: `output` gets NAME.safetensors, and links to the other files of `source`.
+
+    Where the disk has no links the files are copied. Raises OSError if the disk refuses.
+    """
+    write_tensors(output / f"{name}.safetensors", {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()})
+    for path in sorted(source.iterdir()):
+        if path.name in _OTHER_FILES - {f"{name}.pt", f"{name}.safetensors"}:
+            try:
+                os.link(path.resolve(), output / path.name)
+            except OSError:
+                shutil.copyfile(path, output / path.name)
 
 
 def _read(folder: Path, name: str) -> tuple[Path, dict[str, Tensor]]:

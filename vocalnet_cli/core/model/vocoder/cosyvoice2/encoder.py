@@ -157,6 +157,8 @@ class EncoderPass:
     frames: Attending
     frame_places: Places
     memory: Remembers
+    valid: Tensor | None = None
+    """1 for tokens, 0 for padding [B, n, 1]; none = no padding."""
 
 
 class UpsampleEncoder(nn.Module):
@@ -174,7 +176,10 @@ class UpsampleEncoder(nn.Module):
 
     def forward(self, x: Tensor, following: int, doing: EncoderPass) -> Tensor:
         """Embedded tokens [B, n + following, D], the last `following` only looked at, to states [B, 2 n, D]."""
-        x = self.pre_lookahead_layer(self.embed(x), following, doing.memory)
+        x = self.embed(x)
+        if doing.valid is not None:  # what is looked ahead at past the end is silence, whatever else shares the batch
+            x = x * doing.valid
+        x = self.pre_lookahead_layer(x, following, doing.memory)
         for i, layer in enumerate(self.encoders):
             x = layer(x, i, doing.tokens, doing.token_places)
         x = self.up_embed(self.up_layer(x.transpose(1, 2), doing.memory).transpose(1, 2))

@@ -6,7 +6,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.device import DTYPES
+from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer
 from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released, read_settings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import Flow, FlowState
@@ -43,6 +44,14 @@ class Schedule:
     def size(self, index: int) -> int:
         """Tokens of chunk `index` (0 is the first)."""
         return min(self.first << min(index, 32), self.largest)
+
+    def sizes(self, count: int) -> list[int]:
+        """Tokens of each chunk of an answer of `count` tokens; the last is what is left."""
+        sizes: list[int] = []
+        while count > 0:
+            sizes.append(min(self.size(len(sizes)), count))
+            count -= sizes[-1]
+        return sizes
 
 
 @dataclass
@@ -77,6 +86,9 @@ class CosyVoice2Vocoder(Vocoder):
         self.settings = settings
         self.flow = Flow(settings.flow, settings.codes).to(DTYPES[settings.flow_dtype or "fp32"])
         self.hift = Hift(settings.hift, smooth=settings.release == "2025")
+        if settings.tokenizer is not None:  # kept where modules are; the property below tells who has none
+            own = SpeechTokenizer(settings.codes, settings.tokenizer.latent, settings.tokenizer.hidden, decoder=False)
+            self._modules["tokenizer"] = own
         self._voices: OrderedDict[Any, FlowState] = OrderedDict()
 
     @classmethod
@@ -90,9 +102,12 @@ class CosyVoice2Vocoder(Vocoder):
         return vocoder.eval().requires_grad_(False)
 
     @property
-    def tokenizer(self) -> NoReturn:  # type: ignore[override]
-        """None of its own: its tokens are CosyVoice2's. Raises VocalnetError."""
-        raise VocalnetError("the cosyvoice2 vocoder has no speech tokenizer", "Make the tokens first: `vocalnet prep tokens`.")
+    def tokenizer(self) -> SpeechTokenizer:  # type: ignore[override]
+        """What makes its tokens from sound. Raises VocalnetError if it has none of its own: its tokens are then CosyVoice2's."""
+        own = self._modules.get("tokenizer")
+        if not isinstance(own, SpeechTokenizer):
+            raise VocalnetError("the cosyvoice2 vocoder has no speech tokenizer", "Make the tokens first: `vocalnet prep tokens`.")
+        return own
 
     @torch.no_grad()
     def begin(self, voice: Voice | None = None, schedule: Schedule | None = None) -> CosyVoice2State:
@@ -102,7 +117,7 @@ class CosyVoice2Vocoder(Vocoder):
         `schedule` is this utterance's alone; none takes the settings'.
         """
         s = self.settings
-        schedule = schedule or Schedule(s.first_tokens, s.block_tokens)
+        schedule = schedule or self.schedule
         window = s.window_tokens if s.context == "window" else None
         device = self.hift.conv_pre.weight.device
         return CosyVoice2State(
@@ -111,6 +126,15 @@ class CosyVoice2Vocoder(Vocoder):
             sound=SoundState(),
             pending=torch.zeros(0, dtype=torch.long, device=device),
         )
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of its settings."""
+        return Schedule(self.settings.first_tokens, self.settings.block_tokens)
+
+    def chunks(self, count: int) -> list[int]:
+        """Tokens of each chunk of an answer of `count` tokens."""
+        return self.schedule.sizes(count)
 
     def push(self, state: CosyVoice2State, tokens: Tensor, last: bool) -> np.ndarray:
         """Next tokens [n] to the samples that are final now (see `Vocoder.push`); 960 T in all for T tokens."""
