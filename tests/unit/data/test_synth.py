@@ -83,6 +83,19 @@ def test_the_encoder_hears_every_word_often_in_any_company() -> None:
         assert held_out().broken_by(record.question.text, record.answer.text) is None
 
 
+def test_other_voices_say_answers_again() -> None:
+    usual = {record.answer.audio: record.answer for record in of("train") + of("answers") + of("test-combination")}
+    for split, count in (("voices", SETTINGS.voice_answers), ("test-voices", SETTINGS.voice_answers_tested)):
+        assert Counter(record.answer.voice for record in of(split)) == {"flite:rms": count, "flite:awb": count}
+        for record in of(split):
+            first = usual[record.meta["parallel"]]
+            assert first.text == record.answer.text and first.voice == "flite:slt"
+            assert record.answer.audio not in usual and record.question.audio is None
+    check_split(of("voices"), held_out())
+    with pytest.raises(VocalnetError, match="test-voices"):
+        check_split(of("test-voices"), held_out())
+
+
 def test_no_training_row_holds_what_is_tested() -> None:
     training = of("train") + of("dev")
     questions = {record.question.text for record in training}
@@ -227,6 +240,16 @@ def test_a_small_corpus_is_made_and_kept(tmp_path: Path) -> None:
     render.make_corpus(folder, digits=digits, limit=6)
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
     assert set(kept) == set(made) and sum(kept[path] != made[path] for path in made) == 1
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")
+def test_an_answer_in_another_voice_comes_with_the_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = plan.Job("again", "voices", listed_items()[0], Manner("flite:rms"), answer_voice="flite:rms")
+    monkeypatch.setattr(render, "plan_synthetic", lambda *_: [job])
+    assert render.make_corpus(tmp_path)["rejected"] == {}
+    (row,) = read_manifest(tmp_path / "manifest.jsonl")
+    lengths = [soundfile.info(tmp_path / name).duration for name in (row.answer.audio, row.meta["parallel"])]
+    assert len(list(tmp_path.rglob("*.flac"))) == 2 and lengths[0] != lengths[1] and min(lengths) > 0.5
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")

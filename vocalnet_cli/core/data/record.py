@@ -13,6 +13,9 @@ from pydantic_core import PydanticCustomError
 
 from vocalnet_cli.core.errors import VocalnetError
 
+PARALLEL = "parallel"
+"""Note of a row (`meta`) whose answer is another voice's: the recording, relative to the manifest, of the same words by the usual one."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vocalnet_cli.core.data.record import Record, Utterance
+from vocalnet_cli.core.data.record import PARALLEL, Record, Utterance
 from vocalnet_cli.core.data.synth.domain import MAX_WRITTEN
 from vocalnet_cli.core.data.synth.questions import (
     ASK,
@@ -25,16 +25,17 @@ from vocalnet_cli.core.data.synth.questions import (
     repeat,
     spoken_words,
 )
-from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, HeldOut
-from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner
+from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, VOICES_TEST, HeldOut
+from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, OTHER_ANSWER_VOICES, Manner
 from vocalnet_cli.core.errors import VocalnetError
 
 _TIMES = {"plus": 2, "minus": 2, "times": 2, "after": 3, "before": 3, "capital": 6, "opposite": 4, "spelling": 4, "digit": 25}
 """Recordings of each training question, by kind."""
 
-WORDS_SPLIT, ANSWERS_SPLIT = "words", "answers"
-"""Splits of recordings that are no questions, and of answers to questions that are not recorded."""
+WORDS_SPLIT, ANSWERS_SPLIT, VOICES_SPLIT = "words", "answers", "voices"
+"""Splits of recordings that are no questions, of answers to questions that are not recorded, and of answers said again by other voices."""
 
+_WRITTEN_ONLY = (ANSWERS_SPLIT, VOICES_SPLIT, VOICES_TEST)
 _WORDS_A_ROW = 4
 
 _DIGIT_FILE = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -55,6 +56,10 @@ class SynthSettings:
     """Recordings of words in no order, for the encoder alone: each word of the questions about equally often."""
     answer_rows: int = 8000
     """Further answers with written questions only, for the talker's first round."""
+    voice_answers: int = 2000
+    """Training answers that each of the other answering voices says again, for the vocoder."""
+    voice_answers_tested: int = 60
+    """Answers of `test-combination` that each of them says again: rows of `test-voices`."""
     dev_share: float = 0.03
     """Share of the training rows set aside for validation."""
     combination_rows: tuple[tuple[str, int], ...] = (("plus", 50), ("minus", 50), ("repeat", 100), ("relation", 100))
@@ -77,6 +82,8 @@ class Job:
     manner: Manner
     recording: Path | None = None
     """A human recording; then `manner` only names the speaker."""
+    answer_voice: str = ANSWER_VOICE
+    """Another voice's answer goes with the usual one's recording, whose moments are those of its speech tokens."""
 
     @property
     def stem(self) -> str:
@@ -92,13 +99,28 @@ class Job:
 
     @property
     def answer_file(self) -> str:
-        """Path of the answer, relative to the manifest; one file for all rows with the same answer."""
-        return f"audio/answers/{hashlib.sha256(self.item.answer.encode()).hexdigest()[:16]}.flac"
+        """Path of the answer, relative to the manifest; one file for all rows with the same answer in the same voice."""
+        return self._spoken(self.answer_voice)
+
+    def _spoken(self, voice: str) -> str:
+        name = hashlib.sha256(self.item.answer.encode()).hexdigest()[:16]
+        return f"audio/answers/{name}{'' if voice == ANSWER_VOICE else '-' + voice.partition(':')[2]}.flac"
+
+    @property
+    def questions(self) -> list[str]:
+        """The question's sound, if it has one."""
+        return [self.question_file] if self.split not in _WRITTEN_ONLY else []
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The answer's sounds to their voices: the row's own first."""
+        voices = [] if self.split == WORDS_SPLIT else dict.fromkeys((self.answer_voice, ANSWER_VOICE))
+        return {self._spoken(voice): voice for voice in voices}
 
     @property
     def files(self) -> list[str]:
         """The sounds of the row: question, answer."""
-        return [*([] if self.split == ANSWERS_SPLIT else [self.question_file]), *([] if self.split == WORDS_SPLIT else [self.answer_file])]
+        return [*self.questions, *self.answers]
 
     def record(self) -> Record:
         """The manifest row."""
@@ -106,10 +128,12 @@ class Job:
         if self.recording is not None:
             meta = {**_meta(self.item), "speaker": self.manner.voice.partition(":")[2], "file": self.recording.name}
         question, answer = Utterance(text=self.item.question), Utterance(text=self.item.answer)
-        if self.question_file in self.files:
+        if self.questions:
             question = Utterance(text=self.item.question, audio=self.question_file, voice=self.manner.voice)
-        if self.answer_file in self.files:
-            answer = Utterance(text=self.item.answer, audio=self.answer_file, voice=ANSWER_VOICE)
+        if self.answers:
+            answer = Utterance(text=self.item.answer, audio=self.answer_file, voice=self.answer_voice)
+        if self.answer_voice != ANSWER_VOICE:
+            meta = {**_meta(self.item), PARALLEL: self._spoken(ANSWER_VOICE)}
         return Record(
             id=self.id,
             source=SYNTH if self.recording is None else HUMAN,
@@ -199,7 +223,8 @@ def combination_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
 
 def plan_synthetic(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
     """Every row said by synthetic voices alone."""
-    return [*plan_questions(settings, held_out, voices), *plan_words(settings, held_out, voices), *plan_answers(settings, held_out)]
+    jobs = [*plan_questions(settings, held_out, voices), *plan_words(settings, held_out, voices), *plan_answers(settings, held_out)]
+    return [*jobs, *plan_voices(settings, jobs)]
 
 
 def plan_questions(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
@@ -261,6 +286,27 @@ def plan_answers(settings: SynthSettings, held_out: HeldOut) -> list[Job]:
     phrases = _distinct(_balanced_phrases(held_out, chance), settings.answer_rows)
     items = [item for words in phrases if (item := repeat(words, chance.randrange(len(REPEAT)))).answer not in known]
     return [Job(f"answer-{number:05d}", ANSWERS_SPLIT, item, Manner(ANSWER_VOICE)) for number, item in enumerate(items)]
+
+
+def plan_voices(settings: SynthSettings, jobs: Iterable[Job]) -> list[Job]:
+    """Answers of the jobs said again by the other answering voices, so that a vocoder can learn to speak as they do."""
+    said: dict[str, dict[str, Item]] = {"train": {}, "test-combination": {}}
+    for job in jobs:
+        split = "train" if job.split == ANSWERS_SPLIT else job.split
+        if split in said:
+            said[split].setdefault(job.item.answer, job.item)
+    rows: list[Job] = []
+    for voice in OTHER_ANSWER_VOICES:
+        name = voice.partition(":")[2]
+        chance = random.Random(f"{settings.seed} answers by {voice}")
+        for split, source, count in (
+            (VOICES_SPLIT, "train", settings.voice_answers),
+            (VOICES_TEST, "test-combination", settings.voice_answers_tested),
+        ):
+            items = list(said[source].values())
+            for number, item in enumerate(chance.sample(items, min(count, len(items)))):
+                rows.append(Job(f"{split}-{name}-{number:04d}", split, item, Manner(voice), answer_voice=voice))
+    return rows
 
 
 def plan_human(settings: SynthSettings, held_out: HeldOut, folder: Path) -> list[Job]:

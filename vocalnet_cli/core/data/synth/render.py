@@ -20,7 +20,7 @@ from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.data.record import Record, write_manifest, write_text_atomically
 from vocalnet_cli.core.data.synth.plan import Job, SynthSettings, plan_human, plan_synthetic, text_records
 from vocalnet_cli.core.data.synth.split import TEST_SPLITS, HeldOut, check_split, draw_held_out, save_held_out
-from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, Manner, VoiceFailed, speak, trim, usable_voices
+from vocalnet_cli.core.data.synth.voices import Manner, VoiceFailed, speak, trim, usable_voices
 from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -69,10 +69,10 @@ def _tasks(jobs: list[Job], folder: Path) -> dict[str, Task]:
     """The sound files the jobs need, each once, by relative path."""
     tasks: dict[str, Task] = {}
     for job in jobs:
-        if job.question_file in job.files:
-            tasks[job.question_file] = (folder / job.question_file, job.item.question, job.manner, job.recording, QUESTION_HZ)
-        if job.answer_file in job.files:
-            tasks[job.answer_file] = (folder / job.answer_file, job.item.answer, Manner(ANSWER_VOICE), None, ANSWER_HZ)
+        for name in job.questions:
+            tasks[name] = (folder / name, job.item.question, job.manner, job.recording, QUESTION_HZ)
+        for name, voice in job.answers.items():
+            tasks[name] = (folder / name, job.item.answer, Manner(voice), None, ANSWER_HZ)
     return tasks
 
 

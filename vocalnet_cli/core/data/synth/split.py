@@ -22,7 +22,10 @@ SYNTH, HUMAN = "synth", "fsdd"
 SOURCES = (SYNTH, HUMAN)
 """Where the rows of the nano corpus come from: synthetic voices, the Free Spoken Digit Dataset."""
 
-TEST_SPLITS = ("test-combination", "test-voice", "test-human")
+VOICES_TEST = "test-voices"
+"""Answers that no training row holds, in the other voices that answer."""
+
+TEST_SPLITS = ("test-combination", "test-voice", "test-human", VOICES_TEST)
 
 TEST_VOICE = "flite:kal16"
 HELD_OUT_VOICES = (TEST_VOICE, "flite:kal", "festival:kal_diphone")

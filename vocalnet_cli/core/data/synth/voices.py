@@ -17,6 +17,9 @@ from vocalnet_cli.core.data.synth.split import TEST_VOICE
 from vocalnet_cli.core.errors import VocalnetError
 
 ANSWER_VOICE = "flite:slt"
+"""Says every answer; a model's speech tokens are its."""
+OTHER_ANSWER_VOICES = ("flite:rms", "flite:awb")
+"""Say some of the answers again."""
 PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave"}
 """Engine to the program that must be on the PATH."""
 
