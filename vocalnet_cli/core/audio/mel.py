@@ -82,19 +82,21 @@ def encoder_mel(samples: np.ndarray | Tensor, bins: int, pad_to: int | None = No
 
 
 def vocoder_mel(samples: np.ndarray | Tensor, fmax: float = VOCODER_MEL_FMAX) -> Tensor:
-    """Natural-log mel of 24 kHz sound [samples]: float32 [80, samples // 480], 50 frames a second.
+    """Natural-log mel of 24 kHz sound [samples] or [B, samples]: float32 [80, samples // 480] or [B, 80, ...], 50 frames a second.
 
     Frame j is centred on sample 480 j + 240: the sound is mirrored by 720 samples at both ends and the STFT not centred.
     Magnitude, 0 to `fmax` Hz, floor 1e-5. Source: CosyVoice 2 (arXiv 2412.10117), the mel of its flow and vocoder; the spectral
     loss that trains its vocoder takes the whole band, `fmax` 12000.
     """
     x = as_float(samples)
-    frames = len(x) // VOCODER_HOP
+    if x.ndim == 1:
+        return vocoder_mel(x[None], fmax)[0]
+    frames = x.shape[1] // VOCODER_HOP
     if frames == 0:
-        return x.new_zeros(VOCODER_MEL_BINS, 0)
+        return x.new_zeros(len(x), VOCODER_MEL_BINS, 0)
     edge = (VOCODER_FFT - VOCODER_HOP) // 2
-    x = F.pad(x, (0, max(0, edge + 1 - len(x))))
-    x = F.pad(x[None], (edge, edge), mode="reflect")[0]
+    x = F.pad(x, (0, max(0, edge + 1 - x.shape[1])))
+    x = F.pad(x, (edge, edge), mode="reflect")
     spectrum = torch.stft(x, VOCODER_FFT, VOCODER_HOP, window=hann(VOCODER_FFT, x.device), center=False, return_complex=True)
-    magnitude = (torch.view_as_real(spectrum[:, :frames]).square().sum(-1) + 1e-9).sqrt()
+    magnitude = (torch.view_as_real(spectrum[..., :frames]).square().sum(-1) + 1e-9).sqrt()
     return (vocoder_filters(x.device, fmax) @ magnitude).clamp_min(1e-5).log()

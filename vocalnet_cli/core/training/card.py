@@ -26,6 +26,10 @@ def write_card(loaded: LoadedRecipe, folder: Path, told: list[str], left_out: in
     last = {name: line[name] for line in metrics for name in ("loss", "dev_loss") if name in line}
     made = json.loads((folder / "origin.json").read_text(encoding="utf-8"))
     manifest = Path(recipe.data.manifest)
+    if recipe.data.recordings:
+        data = f"the recordings in `{recipe.data.recordings}`"
+    else:
+        data = f"`{manifest}`, sha256 {hashlib.sha256(manifest.read_bytes()).hexdigest()}"
     lines = [
         f"# {loaded.name}",
         "",
@@ -34,7 +38,7 @@ def write_card(loaded: LoadedRecipe, folder: Path, told: list[str], left_out: in
         f"- Stage: `{recipe.stage}`, {recipe.train.steps} steps, seed {recipe.train.seed}",
         *([f"- Stands for: arXiv {recipe.paper.arxiv}, table {recipe.paper.table}, {recipe.paper.row}"] if recipe.paper else []),
         *(f"- Starts its {part} from: {where}" for part, where in recipe.init.items()),
-        f"- Data: `{manifest}`, sha256 {hashlib.sha256(manifest.read_bytes()).hexdigest()}; {left_out} rows were too long",
+        f"- Data: {data}; {left_out} rows were too long",
         *(f"- Last {name.replace('_', ' ')}: {value}" for name, value in last.items()),
         f"- Made with: vocalnet {made['vocalnet']} ({made['git']}), "
         + ", ".join(f"{name} {number}" for name, number in made["packages"].items()),

@@ -12,7 +12,7 @@ from vocalnet_cli.core.config.places import cache_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.model.speech_llm import build_model
 from vocalnet_cli.core.training.processes import world
-from vocalnet_cli.core.training.stage_plan import parts_to_train, stage_class
+from vocalnet_cli.core.training.stage_plan import STAGES, parts_to_train, stage_class
 from vocalnet_cli.core.training.tally import Count, halved, tally
 
 _MOMENTS = {"adamw": 8, "adamw-8bit": 2}
@@ -29,7 +29,8 @@ def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
     recipe = loaded.recipe
     parts = parts_to_train(loaded)
     with torch.device("meta"):
-        stage = stage_class(str(recipe.stage))(recipe, build_model(recipe.model), cache_folder(), parts)
+        model = build_model(recipe.model, STAGES[str(recipe.stage)].builds)
+        stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
     counts = tally(stage)
     need, there = held_bytes(recipe, counts), _memory(device)
     rows = recipe.train.batch_size * recipe.train.accumulate * world()

@@ -13,16 +13,16 @@ from vocalnet_cli.core.config.find import laptop_twin
 from vocalnet_cli.core.config.places import NANO, nano_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
-from vocalnet_cli.core.errors import MissingWeights, VocalnetError
+from vocalnet_cli.core.errors import MissingWeights, RecipeError, VocalnetError
 from vocalnet_cli.core.model import hub
-from vocalnet_cli.core.model.folder import FORMAT, is_vocoder, read_config
+from vocalnet_cli.core.model.folder import FORMAT, VOCODER_PARTS, is_vocoder, read_config
 from vocalnet_cli.core.model.released import is_released, load_released
-from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.speech_llm import SpeechLLM, part_of
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released as load_cosyvoice2
-from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import settings_for
-from vocalnet_cli.core.model.weights import load_part
+from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released_part, settings_for
+from vocalnet_cli.core.model.weights import load_part, load_vocoder_part
 from vocalnet_cli.core.training.stage_plan import STAGES
 
 
@@ -52,9 +52,11 @@ def missing_init(recipe: Recipe, recipe_name: str) -> dict[str, list[str]]:
     needs = STAGES[recipe.stage].needs
     if recipe.data.questions == "written":
         needs = tuple(part for part in needs if part not in ("encoder", "adaptor"))  # nothing is heard
+    if "vocoder" in recipe.init:
+        needs = tuple(part for part in needs if part not in VOCODER_PARTS)
     unnamed = [part for part in needs if part not in recipe.init]
-    if "vocoder" in unnamed and recipe.model.vocoder is None:
-        unnamed.remove("vocoder")  # rows then carry their speech tokens
+    if "vocoder" in unnamed and (recipe.model.vocoder is None or {"flow", "hift"} <= recipe.init.keys()):
+        unnamed.remove("vocoder")  # rows then carry their speech tokens, or it comes in parts
     if unnamed:
         raise VocalnetError(
             f"recipe {recipe_name}: stage {recipe.stage} needs weights of {', '.join(unnamed)}",
@@ -106,6 +108,8 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
     for part, folder in folders.items():
         if part == "tokenizer":
             model.tokenizer = load_tokenizer(folder)
+        elif part in VOCODER_PARTS:
+            _load_vocoder_part(model, part, folder)
         elif part == "vocoder" and is_vocoder(folder):
             _load_vocoder(model, folder)
         elif getattr(model, part) is None:
@@ -114,7 +118,7 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
             if folder not in released:
                 released[folder] = load_released(folder, read_config(folder)["model"], torch.device("cpu"), torch.float32)
             _copy(getattr(released[folder], part), getattr(model, part), folder)
-        elif _ours(folder):
+        elif is_ours(folder):
             load_part(getattr(model, part), folder, part)
         elif part == "thinker":
             _copy(AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32), model.thinker, folder)
@@ -142,7 +146,18 @@ def _load_vocoder(model: SpeechLLM, folder: Path) -> None:
     load_cosyvoice2(model.vocoder.flow, model.vocoder.hift, folder)
 
 
-def _ours(folder: Path) -> bool:
+def _load_vocoder_part(model: SpeechLLM, name: str, folder: Path) -> None:
+    """From a folder of ours, or the flow and HiFT of a released one, whose S3 tokenizer is no part of the model."""
+    if model.vocoder is None:
+        raise RecipeError("model.vocoder is not set, so init cannot name its parts", "Set model.vocoder.kind in the recipe.")
+    if is_ours(folder):
+        load_vocoder_part(model.vocoder, folder, name)
+    elif name != "speech-tokenizer":
+        load_released_part(part_of(model, name), folder, name)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder was written by us."""
     config = folder / "config.json"
     return config.is_file() and f'"{FORMAT}"' in config.read_text()
 

@@ -23,9 +23,9 @@ from vocalnet_cli.core.data.draws import Draws
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.training.health import Health
-from vocalnet_cli.core.training.processes import is_main, trainer_arguments, world
+from vocalnet_cli.core.training.processes import is_main, trainer_arguments
 from vocalnet_cli.core.training.run_log import RunLog
-from vocalnet_cli.core.training.stages.stage import DEV_DRAW, Stage
+from vocalnet_cli.core.training.stages.stage import DEV_DRAW, Stage, draws_per_step
 
 DRAWN = "drawn"
 """Key of a batch under which the loop, not the stage, finds the numbers of its draws."""
@@ -69,7 +69,7 @@ class StageTrainer(Trainer):
         outputs = model(**inputs)
         # Gradients are averaged over the processes, and `targets` are those of all of them.
         loss = outputs["loss"] * (self.accelerator.num_processes if "targets" in inputs else 1)
-        self.run_log.count(outputs["tokens"])
+        self.run_log.count(outputs["tokens"], outputs.get("terms", {}))
         self.health.note(loss, drawn)
         return (loss, outputs) if return_outputs else loss
 
@@ -145,6 +145,20 @@ class Checkpoints(TrainerCallback):
         os.replace(temporary, folder / DONE_MARK)
 
 
+class Shows(TrainerCallback):
+    """Lets the stage write samples into the run's folder as often as the dev loss is measured, and at the end."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        self.stage, self.folder = stage, folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and (state.global_step % args.eval_steps == 0 or state.global_step == state.max_steps):
+            self.stage.eval()
+            with torch.no_grad():
+                self.stage.show(self.folder, state.global_step)
+            self.stage.train()
+
+
 def latest_checkpoint(folder: Path) -> tuple[Path, int] | None:
     """The newest whole checkpoint of a run and its step; cut-off ones are removed."""
     best: tuple[Path, int] | None = None
@@ -173,6 +187,8 @@ def arguments(stage: Stage, folder: Path, device: str, log_to: str | None) -> Tr
         lr_scheduler_type=schedule,
         warmup_steps=round(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
         max_grad_norm=settings.clip,
         bf16=settings.dtype == "bf16",
         use_cpu=device == "cpu",
@@ -205,8 +221,7 @@ def train_stage(
     settings = stage.recipe.train
     kept = latest_checkpoint(folder / "checkpoints") if resume else None
     step = kept[1] if kept else 0
-    batches = settings.accumulate * world()
-    per_step = batches * (1 if settings.tokens_per_batch else settings.batch_size)
+    per_step = draws_per_step(settings)
     draws = Draws(
         stage.examples,
         settings.steps * per_step,
@@ -229,7 +244,7 @@ def train_stage(
             train_dataset=draws,
             eval_dataset=dev or None,
             data_collator=lambda drawn: {**stage.collate(drawn), DRAWN: torch.tensor([number for _, number in drawn])},
-            callbacks=[log, health, checkpoints],
+            callbacks=[log, health, checkpoints, Shows(stage, folder / "samples")],
             run_log=log,
             health=health,
         )

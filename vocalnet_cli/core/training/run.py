@@ -18,13 +18,12 @@ from vocalnet_cli.core.config.places import cache_folder, run_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import Interrupted, UsageError, VocalnetError
 from vocalnet_cli.core.model.speech_llm import build_model
-from vocalnet_cli.core.model.weights import save_model
 from vocalnet_cli.core.training.card import write_card
-from vocalnet_cli.core.training.init import load_init, locate_all, vocoder_elsewhere
+from vocalnet_cli.core.training.init import load_init, locate_all
 from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage
 from vocalnet_cli.core.training.processes import is_main, main_first, sharded
 from vocalnet_cli.core.training.run_log import origin
-from vocalnet_cli.core.training.stage_plan import parts_to_train, stage_class
+from vocalnet_cli.core.training.stage_plan import STAGES, parts_to_train, stage_class
 from vocalnet_cli.core.training.stages.stage import Stage
 from vocalnet_cli.core.training.tally import halved, table_lines, tally
 
@@ -53,6 +52,7 @@ def run_training(
     transformers.logging.set_verbosity_error()
     set_seed(recipe.train.seed)
     stage = prepared(recipe, folders, parts)
+    stage.device = device
     with main_first(device):
         stage.load_examples()
     told = [f"recipe {loaded.name}, stage {recipe.stage}, {len(stage.examples)} rows", *table_lines(tally(stage))]
@@ -69,18 +69,17 @@ def run_training(
             stage = _gathered(stage, folders, parts, folder)
         stage.finish()
         stage.model.eval()
-        generation = recipe.generation.model_dump(mode="json")
-        elsewhere = None if "vocoder" in stage.trained() else vocoder_elsewhere(recipe)
-        save_model(stage.model, folder / "model", stage.save_parts(), recipe.train.save_dtype, generation, loaded.name, elsewhere)
+        stage.write(folder / "model", loaded.name)
         write_card(loaded, folder, told, stage.left_out)
     return {"recipe": loaded.name, "steps": step, "loss": loss, "left_out": stage.left_out, "model": str(folder / "model")}
 
 
 def prepared(recipe: Recipe, folders: dict[str, Path], parts: tuple[str, ...]) -> Stage:
     """The recipe's stage with the weights it starts from, all frozen but `parts`."""
-    model = build_model(recipe.model)
+    built = STAGES[str(recipe.stage)].builds
+    model = build_model(recipe.model, built)
     load_init(model, folders)
-    for name in halved(recipe.train.frozen_dtype, parts):
+    for name in set(halved(recipe.train.frozen_dtype, parts)) & set(built):
         for parameter in getattr(model, name).parameters():  # LoRA's factors are added later, in single precision
             parameter.data = parameter.data.bfloat16()
     stage: Stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,17 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "soundfile",
 
 
 class RunLog(TrainerCallback):
-    """Writes `{"step", "epoch", "loss", "lr", "tokens_per_s", "eta_s"}` each log step, and dev losses as `{"step", "dev_loss"}`."""
+    """Writes `{"step", "epoch", "loss", "lr", "tokens_per_s", "eta_s"}` each log step, and dev losses as `{"step", "dev_loss"}`.
+
+    Where a stage's loss is a sum, its terms are in `terms`, by name: means since the last line.
+    """
 
     def __init__(self, path: Path, resumed_at: int, draws_per_step: float, examples: int, quiet: bool, writes: bool = True) -> None:
         self.path = path
         self.epoch_per_step = draws_per_step / max(1, examples)
         self.writes = writes
         self.tokens: list[Tensor] = []
+        self.terms: dict[str, list[Tensor]] = {}
         self.started = self.logged = time.monotonic()
         self.first_step = resumed_at
         self.progress: Progress | None = None
@@ -44,9 +49,11 @@ class RunLog(TrainerCallback):
         if writes:
             _keep_lines(path, resumed_at)
 
-    def count(self, tokens: Tensor) -> None:
-        """Add the targets of a batch to the throughput; the device is asked for the number when it is told."""
+    def count(self, tokens: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Add the targets of a batch to the throughput, and its loss's terms to their means; the device is asked when they are told."""
         self.tokens.append(tokens.detach())
+        for name, value in terms.items():
+            self.terms.setdefault(name, []).append(value.detach())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.progress is not None:
@@ -65,7 +72,7 @@ class RunLog(TrainerCallback):
             return
         now = time.monotonic()
         per_step = (now - self.started) / max(1, state.global_step - self.first_step)
-        line = {
+        line: dict[str, Any] = {
             "step": state.global_step,
             "epoch": round(state.global_step * self.epoch_per_step, 4),
             "loss": logs["loss"],
@@ -73,7 +80,9 @@ class RunLog(TrainerCallback):
             "tokens_per_s": round(self._counted() / max(1e-9, now - self.logged), 1),
             "eta_s": round(per_step * (state.max_steps - state.global_step), 1),
         }
-        self.tokens, self.logged = [], now
+        if self.terms:
+            line["terms"] = {name: round(float(torch.stack(values).mean()), 5) for name, values in self.terms.items()}
+        self.tokens, self.logged, self.terms = [], now, {}
         self._write(line)
         if self.progress is not None:
             self.progress.update(self.task, note=f"loss {line['loss']:.4f}  {line['tokens_per_s']:.0f} tokens/s  lr {line['lr']:.1e}")
@@ -89,7 +98,7 @@ class RunLog(TrainerCallback):
         """Targets since the last line; the other processes had about as many."""
         return float(torch.stack(self.tokens).sum()) * world() if self.tokens else 0.0
 
-    def _write(self, line: dict[str, float]) -> None:
+    def _write(self, line: dict[str, Any]) -> None:
         if not self.writes:
             return
         with self.path.open("a") as file:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vocalnet_cli.core.config.load import LoadedRecipe
 from vocalnet_cli.core.errors import RecipeError
+from vocalnet_cli.core.model.folder import PARTS
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,16 @@ class StagePlan:
     where: str
     may: tuple[str, ...] = ()
     """Parts that learn only where `train.parts` names them."""
+    builds: tuple[str, ...] = PARTS
+    """Parts of the model that are built at all."""
 
 
 STAGES = {
     "lm": StagePlan(("thinker",), (), "lm:LmStage"),
     "encoder": StagePlan(("encoder", "adaptor"), ("tokenizer", "thinker"), "encoder:EncoderStage"),
-    "speech-tokenizer": StagePlan(("vocoder",), (), "speech_tokenizer:SpeechTokenizerStage"),
+    "speech-tokenizer": StagePlan(("speech-tokenizer",), (), "speech_tokenizer:SpeechTokenizerStage"),
+    "flow": StagePlan(("flow",), ("speech-tokenizer",), "flow:FlowStage", builds=("vocoder",)),
+    "hift": StagePlan(("hift",), (), "hift:HiftStage", builds=("vocoder",)),
     "asr-pretrain": StagePlan(("adaptor",), ("tokenizer", "encoder", "thinker"), "asr_pretrain:AsrPretrainStage"),
     "align": StagePlan(("adaptor", "lora"), ("tokenizer", "encoder", "thinker"), "align:AlignStage", may=("encoder",)),
     "tts-pretrain": StagePlan(("talker", "lora"), ("tokenizer", "thinker", "vocoder"), "tts_pretrain:TtsPretrainStage"),

@@ -13,6 +13,7 @@ from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
+from vocalnet_cli.core.model.vocoder import GriffinLimVocoder
 from vocalnet_cli.core.training.stages.ctc import LETTERS, ctc, letter_targets
 from vocalnet_cli.core.training.stages.stage import Stage, lengths_of, pad, share
 from vocalnet_cli.core.units import ANSWER_HZ
@@ -28,8 +29,11 @@ class SpeechTokenizerStage(Stage):
     """Every distinct answer recording is an example; the loss is that of its frames, coded and decoded, and of its letters."""
 
     def load_examples(self) -> None:
-        if self.model.vocoder is None:
-            raise RecipeError("model.vocoder is not set: nothing to train", "Set model.vocoder.kind and model.vocoder.codes in the recipe.")
+        if not isinstance(self.model.vocoder, GriffinLimVocoder):
+            raise RecipeError(
+                "model.vocoder.kind is not griffin-lim: a speech tokenizer is learned together with its way back to frames",
+                "Set model.vocoder.kind to griffin-lim; stage flow then takes the tokenizer alone (init.speech-tokenizer).",
+            )
         self.book = self.model.vocoder.tokenizer
         width, hidden = self.book.codebook.shape[1], self.book.embedding.embedding_dim
         self.reader = nn.Sequential(nn.Linear(width + hidden, hidden), nn.GELU(), nn.Linear(hidden, len(LETTERS) + 1))

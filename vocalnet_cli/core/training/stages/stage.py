@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.config.schema import Recipe, TrainSettings
 from vocalnet_cli.core.data.record import Record, read_manifest
 from vocalnet_cli.core.data.synth.split import SPLIT_FILE, check_split, load_held_out
 from vocalnet_cli.core.errors import VocalnetError
-from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.folder import VOCODER_PARTS
+from vocalnet_cli.core.model.speech_llm import SpeechLLM, part_of
+from vocalnet_cli.core.model.weights import save_model
+from vocalnet_cli.core.training.init import vocoder_elsewhere
+from vocalnet_cli.core.training.processes import world
 
 IGNORE = -100
 """Label that no loss looks at."""
@@ -28,7 +32,7 @@ class Stage(nn.Module, ABC):
 
     `forward` takes what `collate` made and returns {"loss", "tokens"}: the mean loss and the number of targets it is a mean of. Where
     gradients of several batches are summed it also gets `targets`, the sum of their `counts`, which its means are then over: so the
-    sum is the loss of one large batch.
+    sum is the loss of one large batch. Of a loss that is a sum, `forward` may return the "terms" by name too.
     """
 
     examples: Sequence[Any]
@@ -36,6 +40,8 @@ class Stage(nn.Module, ABC):
     ids: Sequence[str] = ()
     """Ids of the manifest's rows that the examples are made of."""
     kinds: Sequence[str] | None = None
+    device = "cpu"
+    """Where parts that only prepare examples may compute."""
 
     def __init__(self, recipe: Recipe, model: SpeechLLM, cache: Path, parts: tuple[str, ...]) -> None:
         super().__init__()
@@ -50,8 +56,9 @@ class Stage(nn.Module, ABC):
     def freeze_except(self, parts: tuple[str, ...]) -> None:
         """Let the named parts learn, all but the encoder's positions, which are sinusoids."""
         for part in parts:
-            getattr(self.model, part).requires_grad_(True)
-        self.model.encoder.embed_positions.requires_grad_(False)
+            part_of(self.model, part).requires_grad_(True)
+        if self.model.encoder is not None:
+            self.model.encoder.embed_positions.requires_grad_(False)
 
     @abstractmethod
     def load_examples(self) -> None:
@@ -69,8 +76,18 @@ class Stage(nn.Module, ABC):
         """How many targets each mean of the loss is over, [terms]; here rows, for losses that are means over rows."""
         return torch.tensor([len(next(iter(batch.values())))], device=next(iter(batch.values())).device)
 
+    def show(self, folder: Path, step: int) -> None:
+        """Write samples of what was learned so far into `folder`: sound, pictures. Draws from no generator that training draws from."""
+
     def finish(self) -> None:
         """Turn what was trained into plain weights of the model."""
+
+    def write(self, folder: Path, recipe_name: str) -> None:
+        """Write the finished model into `folder`, whole or not at all."""
+        generation = self.recipe.generation.model_dump(mode="json")
+        learned_here = {"vocoder", *VOCODER_PARTS} & set(self.trained())
+        elsewhere = None if learned_here else vocoder_elsewhere(self.recipe)
+        save_model(self.model, folder, self.save_parts(), self.recipe.train.save_dtype, generation, recipe_name, elsewhere)
 
     def save_parts(self) -> set[str]:
         """Parts the finished model folder holds: those it started from and those trained here."""
@@ -122,6 +139,11 @@ def pad(rows: Sequence[Tensor], value: float = 0.0) -> Tensor:
 
 def lengths_of(rows: Sequence[Tensor]) -> Tensor:
     return torch.tensor([len(row) for row in rows])
+
+
+def draws_per_step(settings: TrainSettings) -> int:
+    """Examples (with `tokens_per_batch`: batches) drawn for one optimiser step, on all devices together."""
+    return settings.accumulate * world() * (1 if settings.tokens_per_batch else settings.batch_size)
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,0 +1,165 @@
+"""What the vocoder's stages draw, judge and cut, apart from any training."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vocoder_runs import VOCODER, make_corpus, write_recipe
+from vocalnet_cli.core.audio.mel import vocoder_mel
+from vocalnet_cli.core.audio.wav import read_audio
+from vocalnet_cli.core.config.load import load_recipe
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, HiftTraining
+from vocalnet_cli.core.model.speech_llm import build_model
+from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import Schedule
+from vocalnet_cli.core.training.stages.flow import FlowStage, draw_blocks
+from vocalnet_cli.core.training.stages.hift import HiftStage, start_pitch
+from vocalnet_cli.core.training.stages.judges import Judges, adversarial_loss, feature_distance, judging_loss
+from vocalnet_cli.core.training.stages.spectral import mel_distance, spectral_distance
+from vocalnet_cli.core.training.stages.stage import DEV_DRAW
+
+SETTINGS = CosyVoice2Settings.model_validate_json(json.dumps(VOCODER))
+
+
+def stage_of(folder: Path, kind: type, **train: object):
+    """A stage with its examples, its weights random."""
+    make_corpus(folder)
+    recipe = load_recipe(str(write_recipe(folder, kind.part, train, {"manifest": str(folder / "manifest.jsonl")}))).recipe
+    torch.manual_seed(0)
+    stage = kind(recipe, build_model(recipe.model, ("vocoder",)), folder / "cache", (kind.part,))
+    stage.load_examples()
+    return stage
+
+
+def test_masks_are_drawn_in_the_share_asked_for():
+    chance = np.random.default_rng(0)
+    drawn = [draw_blocks(11, SETTINGS, 0.6, chance) for _ in range(4000)]
+    assert all(sum(blocks.sizes) == 11 for blocks in drawn)
+    ways = Counter(blocks.sizes for blocks in drawn)
+    whole, single, block, twice, answer = (11,), (1,) * 11, (4, 4, 3), (8, 3), tuple(Schedule(3, 6).sizes(11))
+    assert set(ways) == {whole, single, block, twice, answer}
+    assert ways[whole] == pytest.approx(0.4 * 4000, rel=0.08)
+    assert all(ways[way] == pytest.approx(0.15 * 4000, rel=0.12) for way in (single, block, twice, answer))
+    assert {blocks.window for blocks in drawn if blocks.sizes != whole} == {SETTINGS.window_tokens}
+    assert {draw_blocks(11, SETTINGS, 0.0, chance).sizes for _ in range(50)} == {whole}
+
+
+def test_the_condition_is_hidden_and_given_in_the_shares_asked_for(tmp_path):
+    stage = stage_of(tmp_path, FlowStage, flow={"drop": 0.2, "prompt_share": 0.5, "longest_prompt": 0.3})
+    example = stage.examples[0]
+    batch = stage.collate([(example, draw) for draw in range(2000)])
+    frames = 2 * len(example[0])
+    assert float(batch["blind"].float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert float((batch["known"] > 0).float().mean()) == pytest.approx(0.5, abs=0.06)
+    assert int(batch["known"].max()) <= 0.3 * frames < 1.3 * int(batch["known"].max())
+    assert float(batch["times"].mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(batch["noise"].std()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_draw_depends_on_its_number_alone(tmp_path):
+    stage = stage_of(tmp_path, FlowStage)
+    first, second = stage.examples[:2]
+    alone, together = stage.collate([(first, 7)]), stage.collate([(second, 3), (first, 7)])
+    count = alone["noise"].shape[-1]
+    assert together["noise"][1, :, :count].equal(alone["noise"][0]) and together["times"][1] == alone["times"][0]
+    again = stage.collate([(first, 8)])
+    assert not again["noise"].equal(alone["noise"])
+    dev = [stage.collate([(first, DEV_DRAW)]) for _ in range(2)]
+    assert all(dev[0][name].equal(dev[1][name]) for name in dev[0])
+    assert not dev[0]["blind"].any() and not dev[0]["known"].any()
+
+
+def test_another_voice_follows_the_tokens_of_the_first(tmp_path):
+    """The deep voice says the same 1.2 times slower: it gets the first voice's tokens, 1.2 times as many."""
+    make_corpus(tmp_path)
+    stage = stage_of(tmp_path, FlowStage)
+    assert stage.speakers.names == ["slt", "rms"]
+    by_voice = {voice: [tokens.tolist() for tokens, _, own in stage.examples if own == voice] for voice in (0, 1)}
+    assert len(by_voice[0]) == 6 and len(by_voice[1]) == 3
+    for tokens, mel, _ in stage.examples:
+        assert len(mel) == 2 * len(tokens)
+    for slow, first in zip(by_voice[1], by_voice[0], strict=False):  # by file name: 0-deep beside 0
+        assert len(slow) == pytest.approx(1.2 * len(first), abs=1.5)
+        assert set(slow) <= set(first)
+        runs = [token for i, token in enumerate(slow) if i == 0 or slow[i - 1] != token]
+        assert subsequence(runs, first)
+
+
+def subsequence(part: list[int], whole: list[int]) -> bool:
+    rest = iter(whole)
+    return all(token in rest for token in part)
+
+
+def test_a_piece_is_the_same_moment_in_sound_mel_and_pitch(tmp_path):
+    stage = stage_of(tmp_path, HiftStage)
+    clip, hz = stage.examples[0]
+    batch = stage.collate([((clip, hz), draw) for draw in range(20)])
+    whole = torch.from_numpy(read_audio(clip.path, 24_000))
+    whole = torch.nn.functional.pad(whole, (0, -len(whole) % 960))
+    mel, starts = vocoder_mel(whole), set()
+    for sound, frames, pitch in zip(batch["sound"], batch["mel"], batch["hz"], strict=True):
+        start = next(at for at in range(len(hz)) if whole[480 * at : 480 * at + len(sound)].equal(sound))
+        starts.add(start)
+        assert frames.equal(mel[:, start : start + frames.shape[1]])
+        assert pitch.equal(hz[start : start + len(pitch)].float())
+    assert len(starts) > 3
+
+
+def test_judges_begin_at_their_part_of_the_steps(tmp_path):
+    stage = stage_of(tmp_path, HiftStage, steps=10, batch_size=2)
+    judged = [bool(stage.collate([(stage.examples[0], draw)])["judged"]) for draw in range(20)]
+    assert judged == [False] * 10 + [True] * 10
+
+
+def test_hift_and_judges_each_learn_from_their_own_loss(tmp_path):
+    stage = stage_of(tmp_path, HiftStage)
+    batch = stage.collate([(stage.examples[0], 19)])
+    stage.train()
+    terms = stage(**batch)["terms"]
+    learned = {"hift": list(stage.vocoder.hift.parameters()), "judges": list(stage.judges.parameters())}
+
+    def taught(name: str, term: str) -> bool:
+        found = torch.autograd.grad(terms[term], learned[name], retain_graph=True, allow_unused=True)
+        return any(grad is not None and bool(grad.abs().max() > 0) for grad in found)
+
+    assert taught("judges", "judging") and not taught("hift", "judging")
+    for term in ("mel", "spectral", "adversarial", "features", "pitch"):
+        assert taught("hift", term) and not taught("judges", term), term
+    pitch_predictor = list(stage.vocoder.hift.f0_predictor.parameters())
+    found = torch.autograd.grad(terms["mel"], pitch_predictor, retain_graph=True, allow_unused=True)
+    assert all(grad is None for grad in found)  # the sum of all phases is no way back to a pitch
+    assert all(parameter.requires_grad for parameter in stage.judges.parameters())
+
+
+@torch.no_grad()
+def test_losses_vanish_where_there_is_no_difference():
+    torch.manual_seed(0)
+    sound = torch.randn(2, 7200) * 0.1
+    other = torch.randn(2, 7200) * 0.1
+    judges = Judges(HiftTraining(period_channels=1, spectrum_channels=2))
+    assert len(judges.judges) == 5 + 3
+    assert float(mel_distance(sound, sound)) == 0 and float(spectral_distance(sound, sound, (256, 512))) == 0
+    assert float(mel_distance(sound, 0.5 * sound)) == pytest.approx(np.log(2), abs=0.02)
+    opinions = judges(sound)
+    assert float(feature_distance(opinions, opinions)) == 0 < float(feature_distance(opinions, judges(other)))
+    sure = [[torch.ones(2, 5)]], [[torch.zeros(2, 5)]]
+    assert float(judging_loss(*sure)) == 0 and float(adversarial_loss(sure[1])) == 1
+    assert float(judging_loss(*reversed(sure))) == 2 and float(adversarial_loss(sure[0])) == 0
+
+
+@torch.no_grad()
+def test_an_untrained_pitch_begins_among_the_voices(tmp_path):
+    stage = stage_of(tmp_path, HiftStage)
+    hift = stage.vocoder.hift
+    from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
+
+    hz = torch.cat([hz for _, hz in stage.examples]).float()
+    voiced = hz[hz > 0]
+    found = hift.f0_predictor(vocoder_mel(torch.from_numpy(read_audio(stage.examples[0][0].path, 24_000)))[None], Memory())
+    assert float(found.mean()) == pytest.approx(float(voiced.mean()), rel=0.7)
+    start_pitch(hift, torch.zeros(5))  # nobody speaks: nothing to begin at
