@@ -22,10 +22,11 @@ from vocalnet_cli.cli.options import (
     VocoderOpt,
     VoiceOpt,
 )
-from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.cli.resynthesis import resynthesis as measure_vocoder
+from vocalnet_cli.core.errors import UsageError, VocalnetError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from vocalnet_cli.core.evaluation.benchmarks import Benchmark
 
 BenchmarkOpt = Annotated[
     list[str] | None,
@@ -41,6 +42,13 @@ FinishedOpt = Annotated[
 StepsListOpt = Annotated[
     str | None,
     typer.Option("--steps", metavar="N,N", help="Measure a masked-diffusion talker with each of these passes a block, such as 1,2,4,auto."),
+]
+SplitOpt = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Rows of this split of the manifests only.")]
+ResynthesisOpt = Annotated[
+    bool, typer.Option("--resynthesis", help="Measure the vocoder alone: recorded answers to speech tokens and back to sound.")
+]
+DnsmosOpt = Annotated[
+    Path | None, typer.Option("--dnsmos", metavar="DIR", help="With --resynthesis: DNSMOS scores too, by DIR/sig_bak_ovr.onnx.")
 ]
 FreshOpt = Annotated[bool, typer.Option("--fresh", help="Ask again even what is cached.")]
 
@@ -58,6 +66,9 @@ def evaluate(
     overrides: SetOpt = None,
     limit: LimitOpt = None,
     steps: StepsListOpt = None,
+    split: SplitOpt = None,
+    resynthesis: ResynthesisOpt = False,
+    dnsmos: DnsmosOpt = None,
     fresh: FreshOpt = False,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -72,39 +83,54 @@ def evaluate(
       vocalnet eval
       vocalnet eval --recipe nano/mtp5 --benchmark nano-voice --limit 40 -o scores --json
       vocalnet eval --recipe nano/mdm --steps 1,2,4,8,16 -o curve
+      vocalnet eval --resynthesis --recipe nano/flow --dnsmos DIR
     """
+    where = Path(output) if output else None
+    if resynthesis:
+        measure_vocoder(model, recipe, vocoder, voice, benchmarks, split, dnsmos, where, device, overrides or [], limit, as_json, quiet)
+        return
+    if dnsmos is not None:
+        raise UsageError("--dnsmos scores resynthesised recordings only", "Add --resynthesis, or leave --dnsmos out.")
     from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
     from vocalnet_cli.core.evaluation.curve import draw_curve, steps_of
-    from vocalnet_cli.core.evaluation.measure import measure
     from vocalnet_cli.core.generation.load import find_model
 
-    folder, chosen = find_model(model, recipe), load_benchmarks(benchmarks)
-    where, results = Path(output) if output else None, []
+    folder, chosen, results = find_model(model, recipe), load_benchmarks(benchmarks, split), []
+    how = {"limit": limit, "device": device, "dtype": dtype, "seed": seed or 0, "vocoder": vocoder, "voice": voice, "fresh": fresh}
     for passes in steps_of(steps) if steps else [None]:
-        changes = [*(overrides or []), *([] if passes is None else [f"generation.steps={passes}"])]
-        with progress(quiet) as bars:
-            label = "" if passes is None else f", {passes} steps"
-            tasks = {benchmark.name: bars.add_task(f"{benchmark.name}{label}", total=None) for benchmark in chosen}
-
-            def tell(text: str, bars: Progress = bars) -> None:
-                bars.console.print(text, markup=False, soft_wrap=True)
-
-            def advance(name: str, done: int, total: int, bars: Progress = bars, tasks: dict[str, TaskID] = tasks) -> None:
-                bars.update(tasks[name], completed=done, total=total)
-
-            result = measure(
-                folder, chosen, overrides=changes, limit=limit, device=device, dtype=dtype, seed=seed or 0, vocoder=vocoder,
-                voice=voice, fresh=fresh, output=where and (where if passes is None else where / f"steps-{passes}"),
-                note=(lambda text: None) if quiet else tell, fail=tell, advance=advance,
-            )  # fmt: skip
+        result = _measured(folder, chosen, overrides or [], passes, where, quiet, how)
         results.append(result if passes is None else {"steps": passes if passes == "auto" else int(passes), **result})
         if not as_json:
-            _show(result, label)
+            _show(result, _label(passes))
     if as_json:
         typer.echo(json.dumps(results if steps else results[0], ensure_ascii=False))
     if steps and where:
         draw_curve(results, where / "steps.png")
     _refuse_failures(results)
+
+
+def _label(passes: str | None) -> str:
+    return "" if passes is None else f", {passes} steps"
+
+
+def _measured(
+    folder: Path, chosen: list[Benchmark], overrides: list[str], passes: str | None, where: Path | None, quiet: bool, how: dict[str, Any]
+) -> dict[str, Any]:
+    """One measurement, with so many passes a block if given, under progress bars."""
+    from vocalnet_cli.core.evaluation.measure import measure
+
+    changes = [*overrides, *([] if passes is None else [f"generation.steps={passes}"])]
+    with progress(quiet) as bars:
+        tasks = {benchmark.name: bars.add_task(f"{benchmark.name}{_label(passes)}", total=None) for benchmark in chosen}
+
+        def tell(text: str) -> None:
+            bars.console.print(text, markup=False, soft_wrap=True)
+
+        return measure(
+            folder, chosen, overrides=changes, output=where and (where if passes is None else where / f"steps-{passes}"),
+            note=(lambda text: None) if quiet else tell, fail=tell,
+            advance=lambda name, done, total: bars.update(tasks[name], completed=done, total=total), **how,
+        )  # fmt: skip
 
 
 def _refuse_failures(results: list[dict[str, Any]]) -> None:

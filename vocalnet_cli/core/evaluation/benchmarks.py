@@ -44,9 +44,10 @@ class Benchmark:
         return self.manifest.parent / name
 
 
-def load_benchmark(name: str) -> Benchmark:
-    """A set by name, or a manifest by its path (the file, or the folder that holds manifest.jsonl).
+def load_benchmark(name: str, split: str | None = None, asked: bool = True) -> Benchmark:
+    """A set by name, or a manifest by its path (the file, or the folder that holds manifest.jsonl); of one split alone if given.
 
+    Without `asked` its answers are all that is wanted, so rows need no recorded question.
     Raises UsageError for a name that is neither, VocalnetError for a manifest that cannot be used.
     """
     if name in BENCHMARKS:
@@ -62,18 +63,21 @@ def load_benchmark(name: str) -> Benchmark:
             nearest = f". Nearest: {close[0]}." if close else ""
             raise UsageError(f"--benchmark {name}: no such benchmark or manifest{nearest}", f"There are: {', '.join(BENCHMARKS)}.")
         shown = manifest.resolve().parent.name if manifest.name == MANIFEST else manifest.stem
-    records = read_manifest(manifest)
+    rows = read_manifest(manifest)
+    records = [record for record in rows if split in (None, record.split)]
+    if rows and not records:
+        raise UsageError(f"{manifest}: no row of split {split!r}", f"Its splits: {', '.join(sorted({row.split for row in rows}))}.")
     mute = [record.id for record in records if record.question.audio is None]
-    if mute:
+    if asked and mute:
         raise VocalnetError(f"{manifest}: {len(mute)} rows have no recorded question, first `{mute[0]}`", "Every row needs question.audio.")
     if not records:
         raise VocalnetError(f"{manifest}: no rows", "Give a manifest that holds questions.")
     return Benchmark(shown, manifest, records, hashlib.sha256(manifest.read_bytes()).hexdigest())
 
 
-def load_benchmarks(names: Sequence[str] | None) -> list[Benchmark]:
-    """The sets named, or the usual three. Raises UsageError if two would write to the same file."""
-    chosen = [load_benchmark(name) for name in names or USUAL]
+def load_benchmarks(names: Sequence[str] | None, split: str | None = None, asked: bool = True) -> list[Benchmark]:
+    """The sets named, or the usual three (see `load_benchmark`). Raises UsageError if two would write to the same file."""
+    chosen = [load_benchmark(name, split, asked) for name in names or USUAL]
     shown = [benchmark.name for benchmark in chosen]
     twice = sorted({name for name in shown if shown.count(name) > 1})
     if twice:
