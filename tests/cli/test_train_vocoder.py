@@ -55,6 +55,27 @@ def test_the_last_stage_makes_a_vocoder_that_speaks(corpus: Path) -> None:
         assert tensor.equal(first[f"tokenizer.{name}"]), name  # the tokens a talker learned are the same
 
 
+def test_its_tokenizer_makes_a_manifests_tokens(corpus: Path, vocalnet: Callable) -> None:
+    model = corpus / "runs/nano/flow/model"
+    result = vocalnet(
+        "prep",
+        "tokens",
+        corpus / "manifest.jsonl",
+        "-o",
+        corpus / "tokens",
+        "--tokenizer",
+        model,
+        "--workers",
+        1,
+        "--device",
+        "cpu",
+        "--quiet",
+    )
+    assert result.code == 0, result.err
+    rows = {row["id"]: row["speech_tokens"] for row in map(json.loads, (corpus / "tokens/manifest.jsonl").read_text().splitlines())}
+    assert rows["one"] == load_own_vocoder(model).tokenizer.encode(read_audio(corpus / "1.wav", 24_000)).tolist()
+
+
 def test_voices_go_by_name_and_the_first_is_usual(corpus: Path) -> None:
     vocoder = load_own_vocoder(corpus / "runs/nano/flow/model")
     assert vocoder.voices is not None and vocoder.voices.names == ("slt", "rms")  # the most frequent first

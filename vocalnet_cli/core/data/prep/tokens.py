@@ -97,17 +97,14 @@ class Tokens:
         self._tokenize = self._nano() if self.kind == "nano" else self._s3()
 
     def _nano(self) -> Callable[[Sequence[np.ndarray]], list[Tensor]]:
-        import torch
-
+        from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
         from vocalnet_cli.core.model.folder import read_config
-        from vocalnet_cli.core.model.vocoder import GriffinLimVocoder, build_vocoder
-        from vocalnet_cli.core.model.weights import load_part
+        from vocalnet_cli.core.model.weights import load_own_vocoder
 
-        vocoder = build_vocoder(read_config(self.file)["model"].vocoder)
-        if not isinstance(vocoder, GriffinLimVocoder):
+        settings = read_config(self.file)["model"].vocoder
+        if isinstance(settings, CosyVoice2Settings) and settings.tokenizer is None:
             raise MissingWeights(f"{self.file}: its vocoder holds no speech tokenizer", f"Name the folder of {COSYVOICE2}, or `nano`.")
-        load_part(vocoder, self.file, "vocoder")
-        book = vocoder.eval().requires_grad_(False).to(torch.device(self.device)).tokenizer
+        book = load_own_vocoder(self.file, settings, self.device).tokenizer
         return lambda sounds: [book.encode(sound).cpu() for sound in sounds]
 
     def _s3(self) -> Callable[[Sequence[np.ndarray]], list[Tensor]]:
