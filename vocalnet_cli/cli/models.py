@@ -1,4 +1,4 @@
-"""`vocalnet models`: what models there are, getting them, looking into them, writing them for other tools."""
+"""`vocalnet models`: what models there are, getting them, looking into them, writing them smaller or for other tools."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from vocalnet_cli.cli.options import DtypeOpt, JsonOpt, OutputOpt
 if TYPE_CHECKING:
     from vocalnet_cli.core.model.inventory import Description
 
-app = typer.Typer(help="Models: list, pull, show, export.", invoke_without_command=True)
+app = typer.Typer(help="Models: list, pull, show, store, export.", invoke_without_command=True)
 
 NameArg = Annotated[str, typer.Argument(metavar="MODEL", help="An embedded name (nano), a hub id or a folder.")]
 HubArg = Annotated[str, typer.Argument(metavar="NAME", help="A hub id, OWNER/NAME.")]
+
+PartsArg = Annotated[list[str] | None, typer.Argument(metavar="[PART]...", help="Parts whose type changes; none = all it carries.")]
+StoredOpt = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Type on disk: fp32, bf16, fp16 or int8.")]
 
 
 @app.callback()
@@ -28,6 +31,7 @@ def models(context: typer.Context, as_json: JsonOpt = False) -> None:
       vocalnet models
       vocalnet models pull VocalNet/VocalNet-1B
       vocalnet models show nano
+      vocalnet models store nano talker -o smaller --dtype int8
       vocalnet models export runs/nano/mtp5/model -o exported
     """
     if context.invoked_subcommand is not None:
@@ -89,6 +93,38 @@ def _print(described: Description) -> None:
     needs = described.memory_gb()
     fits = [[kind, f"{size:.3f}", *("yes" if size < room else "no" for room in devices.values())] for kind, size in needs.items()]
     show_table(["dtype", "GB of weights", *(f"fits {device} ({room} GB)" for device, room in devices.items())], fits)
+
+
+@app.command()
+def store(name: NameArg, parts: PartsArg = None, output: OutputOpt = None, dtype: StoredOpt = "int8", as_json: JsonOpt = False) -> None:
+    """Write a model again in our layout with its weights in another type, all or some parts. int8 takes half of fp16's room.
+
+    \b
+    Examples:
+      vocalnet models store runs/nano/mtp5/model -o smaller
+      vocalnet models store nano talker vocoder -o smaller --dtype int8
+    """
+    from vocalnet_cli.cli.console import show_table
+    from vocalnet_cli.core.errors import UsageError
+    from vocalnet_cli.core.generation.load import find_model
+    from vocalnet_cli.core.model.device import STORED
+    from vocalnet_cli.core.model.folder import PARTS
+    from vocalnet_cli.core.model.store import store as store_model
+
+    if output is None:
+        raise UsageError("no folder for the model", "name one: vocalnet models store MODEL -o DIR")
+    if dtype not in STORED:
+        raise UsageError(f"--dtype is {dtype!r}: not a type weights are stored in", f"Use {', '.join(STORED)}.")
+    for part in parts or []:
+        if part not in PARTS:
+            raise UsageError(f"{part!r} is no part of a model", f"Parts are {', '.join(PARTS)}.")
+    sizes = store_model(find_model(name, fetch=False), Path(output), dtype, parts or ())
+    if as_json:
+        typer.echo(json.dumps({"folder": output, "bytes": sizes}))
+        return
+    typer.echo(output)
+    rows = [*sizes.items(), ("total", sum(sizes.values()))]
+    show_table(["part", "megabytes"], [(part, f"{size / 1e6:.2f}") for part, size in rows])
 
 
 @app.command()

@@ -227,8 +227,8 @@ class TrainSettings(Settings):
     """Checkpoints kept."""
     seed: int = 0
     """Seed of weights, order, masks and dropout."""
-    save_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of the weights written when the stage ends."""
+    save_dtype: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    """Type of the weights written when the stage ends; `int8` keeps matrices in 8 bits with a scale a row, the rest in fp16."""
 
 
 class DistributedSettings(Settings):

@@ -8,6 +8,8 @@ from vocalnet_cli.core.errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Arithmetic and stored weights, by the names recipes and `--dtype` use."""
+STORED = (*DTYPES, "int8")
+"""How weights may lie on disk; `int8` ones are single precision again once they are read (`tensor_file.in_int8`)."""
 
 
 def pick_device(name: str) -> torch.device:

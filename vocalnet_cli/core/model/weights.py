@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vocalnet_cli.core.config.schema import ModelSettings
@@ -19,7 +17,7 @@ from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.folder import FORMAT, PARTS, VOCODER_PARTS, read_config
 from vocalnet_cli.core.model.released import load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
-from vocalnet_cli.core.model.tensor_file import whole_folder, write_tensors
+from vocalnet_cli.core.model.tensor_file import in_int8, read_tensors, whole_folder, write_tensors
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 from vocalnet_cli.core.model.vocoder import Vocoder, build_vocoder
 from vocalnet_cli.core.model.vocoder.voices import VoiceTable
@@ -58,7 +56,7 @@ def save_model(
 
 def save_part(part: nn.Module, folder: Path, name: str, dtype: str = "fp32", inside: Collection[str] | None = None) -> None:
     """Write one part's weights into `folder`, those of the modules `inside` it alone if given; of a vocoder its voices too."""
-    stored = _stored(part, DTYPES[dtype])
+    stored = _stored(part, dtype)
     write_tensors(
         folder / f"{name}.safetensors", {key: tensor for key, tensor in stored.items() if inside is None or key.split(".")[0] in inside}
     )
@@ -66,16 +64,18 @@ def save_part(part: nn.Module, folder: Path, name: str, dtype: str = "fp32", ins
         part.voices.save(folder)
 
 
-def _stored(part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors of a part as they go to disk: tied copies once, floating point in `dtype`."""
+def _stored(part: nn.Module, dtype: str) -> dict[str, Tensor]:
+    """Tensors of a part as they go to disk: tied copies once, floating point in `dtype` (a name of STORED)."""
     seen: set[int] = set()
     stored: dict[str, Tensor] = {}
     for name, tensor in part.state_dict().items():
         if tensor.data_ptr() in seen and tensor.numel():
             continue
         seen.add(tensor.data_ptr())
-        stored[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-    return stored
+        stored[name] = tensor.detach().cpu().contiguous()
+    if dtype == "int8":
+        return in_int8(stored, {name for name, _ in part.named_parameters()})
+    return {name: tensor.to(DTYPES[dtype]) if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
 
 
 def load_part(part: nn.Module, folder: Path, name: str) -> None:
@@ -109,10 +109,7 @@ def load_vocoder_part(vocoder: Vocoder, folder: Path, name: str) -> None:
 def _tensors(path: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingWeights(f"{path}: no such file", f"The folder holds no {name}: train it first, or name another folder.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise VocalnetError(f"{path}: cannot be read ({error})", "The file is damaged: copy or train the model again.") from error
+    return read_tensors(path)
 
 
 def _fill(part: nn.Module, path: Path, tensors: dict[str, Tensor]) -> None:
