@@ -87,6 +87,7 @@ def test_resample_keeps_length_and_level():
         (wav_bytes(tone(1.0, 16000), container="FLAC")[:9000], "cut off"),
         (wav_bytes(tone(0.1, 16000), rate=900), "sample rate 900 Hz"),
     ],
+    ids=["empty", "text", "no samples", "not numbers", "loud", "cut wav", "cut flac", "slow"],  # the bytes hold the time they were made
 )
 def test_unusable_files_say_why(tmp_path, content, says):
     path = tmp_path / "q.wav"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vocalnet_cli.core.errors import UsageError, VocalnetError
+from vocalnet_cli.core.data.picture import new_figure, write_png
+from vocalnet_cli.core.errors import UsageError
 
 
 def steps_of(text: str) -> list[str]:
@@ -25,11 +24,7 @@ def draw_curve(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     Raises VocalnetError where matplotlib is not installed.
     """
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise VocalnetError("matplotlib is not installed: no picture", "pip install 'vocalnet-cli[eval]'") from error
-    figure = figures.Figure(figsize=(9, 4), layout="constrained")
+    figure = new_figure(9, 4)
     panels = figure.subplots(1, 2)
     steps = [str(result["steps"]) for result in results]
     for name in results[0]["benchmarks"]:
@@ -39,6 +34,4 @@ def draw_curve(results: Sequence[dict[str, Any]], path: Path) -> None:
     for panel, title in zip(panels, ("word errors of the speech, %", "right answers in speech, %"), strict=True):
         panel.set(title=title, xlabel="passes a block", ylim=(0, None))
         panel.legend()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
+    write_png(figure, path)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
+from vocalnet_cli.core.data.picture import can_draw, new_figure, write_png
 from vocalnet_cli.core.errors import VocalnetError
 
 Bars = Mapping[str, Mapping[str, float]]
@@ -18,7 +17,7 @@ _LEGEND_AT_MOST = 10
 
 def check_chart() -> None:
     """Raises VocalnetError if charts cannot be drawn; before anything is measured."""
-    if find_spec("matplotlib") is None:
+    if not can_draw():
         raise VocalnetError(
             "-o writes a chart with matplotlib, which is not installed", "pip install 'vocalnet-cli[eval]', or leave out -o and use --json."
         )
@@ -26,14 +25,11 @@ def check_chart() -> None:
 
 def draw(path: Path, title: str, unit: str, bars: Bars) -> None:
     """Write one horizontal bar each, its sum at its end, whole or not at all. Segments of length 0 or less are left out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot: it would want a display and keep every figure
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     names = list(dict.fromkeys(name for segments in bars.values() for name in segments))
     told = len(names) <= _LEGEND_AT_MOST
-    figure = Figure(figsize=(9, 1.6 + 0.5 * len(bars)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 1.6 + 0.5 * len(bars))
     axes = figure.add_subplot()
     axes.barh(list(bars), 0)  # the order of the bars, whichever segments they have
     for number, name in enumerate(names):
@@ -43,7 +39,7 @@ def draw(path: Path, title: str, unit: str, bars: Bars) -> None:
         axes.barh(list(ends), lengths, left=list(ends.values()), color=colour, edgecolor="white", linewidth=0.5)
     sums = {bar: sum(max(length, 0) for length in segments.values()) for bar, segments in bars.items()}
     for bar, total in sums.items():
-        axes.text(total, bar, f" {total:.1f}", va="center")  # type: ignore[arg-type]  # matplotlib takes the names on the axis
+        axes.text(total, bar, f" {total:.1f}", va="center")
     axes.set_xlim(0, 1.12 * max([*sums.values(), 1e-9]))
     axes.invert_yaxis()
     axes.set_xlabel(unit)
@@ -51,15 +47,7 @@ def draw(path: Path, title: str, unit: str, bars: Bars) -> None:
     if told and len(names) > 1:
         patches = [Patch(color=f"C{number % 10}", label=name) for number, name in enumerate(names)]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(names), 6), frameon=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise VocalnetError(f"cannot write {path}: {error.strerror}", "choose another folder or free some space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_png(figure, path)
 
 
 def _before(segments: Mapping[str, float], name: str) -> float:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import json
 from pathlib import Path
 
 from vocalnet_cli.core.config.load import LoadedRecipe
+from vocalnet_cli.core.data.picture import can_draw, new_figure, write_png
 from vocalnet_cli.core.data.record import write_text_atomically
 from vocalnet_cli.core.training.run_log import read_metrics
 
@@ -55,9 +54,9 @@ def write_card(loaded: LoadedRecipe, folder: Path, told: list[str], left_out: in
 
 def _draw(metrics: list[dict[str, float]], path: Path) -> bool:
     """The losses over the steps as a PNG; false where nothing can be drawn."""
-    if importlib.util.find_spec("matplotlib") is None or not metrics:
+    if not metrics or not can_draw():
         return False
-    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(8, 4), layout="constrained")
+    figure = new_figure(8, 4)
     panel = figure.subplots()
     for name, label in (("loss", "training"), ("dev_loss", "dev")):
         points = [(line["step"], line[name]) for line in metrics if name in line]
@@ -65,5 +64,5 @@ def _draw(metrics: list[dict[str, float]], path: Path) -> bool:
             panel.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 20 else None)
     panel.set(xlabel="step", ylabel="loss")
     panel.legend()
-    figure.savefig(path, dpi=120, format="png")
+    write_png(figure, path, dpi=120)
     return True

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vocalnet_cli.core.audio.wav import SILENCE_PEAK, audio_seconds, read_audio
+from vocalnet_cli.core.data.picture import new_figure, write_png
 from vocalnet_cli.core.data.prep.corpora import BadRow, inside
 from vocalnet_cli.core.data.prep.npy import read_tokens
 from vocalnet_cli.core.data.prep.shards import Raw, cut, read_shard
@@ -64,22 +65,14 @@ class Statistics:
 
     def plot(self, folder: Path) -> list[Path]:
         """A histogram of each as PNG. Raises VocalnetError without matplotlib."""
-        try:
-            import matplotlib
-
-            matplotlib.use("agg")
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise VocalnetError("--plots: matplotlib is not installed", "Install it: pip install 'vocalnet-cli[eval]'") from error
-        folder.mkdir(parents=True, exist_ok=True)
         made = []
         for name, values in self.columns().items():
-            figure, axes = pyplot.subplots(figsize=(5, 3), layout="constrained")
+            figure = new_figure(5, 3)
+            axes = figure.subplots()
             axes.hist(values, bins=40)
             axes.set(xlabel=name, ylabel="rows")
             made.append(folder / f"{name.replace(' ', '_')}.png")
-            figure.savefig(made[-1], dpi=100)
-            pyplot.close(figure)
+            write_png(figure, made[-1], dpi=100)
         return made
 
 

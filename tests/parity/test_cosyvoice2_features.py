@@ -1,4 +1,4 @@
-"""What a voice is computed from, against the reference's numbers: filter banks, wide-band mel, prompt preparation, resampling."""
+"""What a voice is computed from, against the reference's numbers: filter banks, log-mels, prompt preparation, resampling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from vocalnet_cli.core.audio.fbank import kaldi_fbank
-from vocalnet_cli.core.audio.mel import encoder_mel, vocoder_mel
+from vocalnet_cli.core.audio.mel import encoder_mel, mel_filters, vocoder_mel
 from vocalnet_cli.core.audio.prompt import PAUSE, prepare_prompt, speech_span
 from vocalnet_cli.core.audio.wav import resample
 from vocalnet_cli.core.model.voice.s3_tokenizer import token_count
@@ -60,6 +60,29 @@ def test_filter_bank_frames_lie_whole_inside(samples):
     frames = kaldi_fbank(np.full(samples, 0.1, np.float32))
     assert frames.shape == (max(0, 1 + (samples - 400) // 160), 80)
     assert torch.isfinite(frames).all()
+
+
+def test_encoder_mel_is_whispers(features):
+    assert_close(encoder_mel(features["wav16k"], 128), features["logmel128"], atol=1e-4, rtol=0)
+
+
+def test_vocoder_mel_is_the_references(features):
+    assert_close(vocoder_mel(features["wav24k"]), features["mel24k.fmax8000"][0], atol=1e-4, rtol=0)
+    assert torch.equal(vocoder_mel(torch.zeros(4800)), features["silence24k.mel.fmax8000"][0])
+
+
+def test_vocoder_mel_of_pure_tones(features):
+    # Bands without sound hold rounding noise of the transform alone: only there a wider limit.
+    mel, wanted = vocoder_mel(features["syn24k"]), features["syn24k.mel.fmax8000"][0]
+    heard = wanted > -5
+    assert heard.sum() > 100
+    assert_close(mel[heard], wanted[heard], atol=1e-4, rtol=0)
+    assert_close(mel[~heard], wanted[~heard], atol=2e-2, rtol=0)
+
+
+def test_filters_are_the_references(features):
+    filters = mel_filters(24000, 1920, 80, 0, 8000)
+    assert_close(filters, features["mel24k.filterbank_fmax8000"], atol=1e-7, rtol=0)
 
 
 def test_wide_band_mel(features):
