@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -100,6 +101,22 @@ def test_other_models_make_another_voice(recording, folder, cache, tmp_path):
     (other / "campplus.safetensors").write_bytes(whole[:-4] + bytes(4))
     make_voice(recording, other)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_the_models_are_read_once_to_know_them(recording, folder, tmp_path, monkeypatch):
+    other = shutil.copytree(folder, tmp_path / "other")
+    read = []
+    monkeypatch.setattr(voice_module, "sha256_of", lambda paths, sha256_of=voice_module.sha256_of: read.append(paths) or sha256_of(paths))
+    for _ in range(3):
+        make_voice(recording, other)
+    assert len(read) == 1
+    os.utime(other / "campplus.safetensors", ns=(1, 1))
+    make_voice(recording, other)
+    assert len(read) == 2
+    for kept in (tmp_path / "cache" / "hashes").iterdir():
+        kept.write_text("half")
+    make_voice(recording, other)
+    assert len(read) == 3
 
 
 def test_a_damaged_kept_voice_is_made_again(recording, folder, cache):
