@@ -20,6 +20,8 @@ from vocalnet_cli.cli.options import (
     SeedOpt,
     SetOpt,
     StepsOpt,
+    VocoderOpt,
+    VoiceOpt,
 )
 
 SideArg = Annotated[str, typer.Argument(metavar="A", help="A model, KEY=VALUE, or several joined by commas.", show_default=False)]
@@ -40,12 +42,15 @@ def compare(
     limit: LimitOpt = None,
     quantize: QuantizeOpt = None,
     steps: StepsOpt = None,
+    vocoder: VocoderOpt = None,
+    voice: VoiceOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Ask A and B the same questions in turn, and tell each time of B over that of A, with its spread.
 
-    A side names a model, or changes what the options say for both: model=, recipe=, device=, dtype=, quantize=, generation.KEY=VALUE.
+    A side names a model, or changes what the options say for both: model=, recipe=, device=, dtype=, quantize=, vocoder=, voice=,
+    generation.KEY=VALUE, vocoder.KEY=VALUE.
 
     \b
     Examples:
@@ -58,7 +63,7 @@ def compare(
     from vocalnet_cli.core.latency.results import compare_bars, write_results
     from vocalnet_cli.core.latency.setup import Asked, resolve, side
 
-    common = Asked(model, recipe, device, dtype, quantize, changes(overrides, steps))
+    common = Asked(model, recipe, device, dtype, quantize, changes(overrides, steps), vocoder, voice)
     setups = [resolve(side(text, common)) for text in (a, b)]
     asked, folder = questions(setups[0].latency, benchmarks, limit), check_output(output)
     with watch("answers", quiet) as advance:

@@ -18,6 +18,8 @@ from vocalnet_cli.cli.options import (
     SeedOpt,
     SetOpt,
     StepsOpt,
+    VocoderOpt,
+    VoiceOpt,
 )
 from vocalnet_cli.core.errors import UsageError
 
@@ -35,6 +37,8 @@ def turns(
     limit: LimitOpt = None,
     quantize: QuantizeOpt = None,
     steps: StepsOpt = None,
+    vocoder: VocoderOpt = None,
+    voice: VoiceOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -47,6 +51,7 @@ def turns(
       vocalnet latency
       vocalnet latency --model nano --limit 5 --json
       vocalnet latency --recipe nano/latency -o times
+      vocalnet latency --model VocalNet/VocalNet-1B --vocoder FunAudioLLM/CosyVoice2-0.5B --voice me.wav
     """
     if context.invoked_subcommand is not None:
         if given := [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]:
@@ -60,7 +65,7 @@ def turns(
     from vocalnet_cli.core.latency.results import first_sound_bars, write_results
     from vocalnet_cli.core.latency.setup import Asked, resolve
 
-    setup = resolve(Asked(model, recipe, device, dtype, quantize, changes(overrides, steps)))
+    setup = resolve(Asked(model, recipe, device, dtype, quantize, changes(overrides, steps), vocoder, voice))
     asked, folder = questions(setup.latency, benchmarks, limit), check_output(output)
     with watch("answers", quiet) as advance:
         measured = run_turns([setup], asked, seed or 0, advance)

@@ -12,11 +12,13 @@ import numpy as np
 from vocalnet_cli.core.audio.wav import read_question
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.generation.load import load_answerer
+from vocalnet_cli.core.generation.vocoder import find_voice
 from vocalnet_cli.core.latency.memory import PeakMemory
 from vocalnet_cli.core.latency.setup import Setup
 from vocalnet_cli.core.latency.timers import Stopwatch
 from vocalnet_cli.core.latency.turns import Turn, take_turn
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Side:
     model: SpeechLLM
     load_s: float
     """Time to read the weights; 0 for a side that shares those of an earlier one."""
+    voice: Voice | None = None
+    """Of its answers; none is the vocoder's own."""
     cold: Turn | None = None
     """The first answer after loading: what is allocated, compiled or tuned once is in it."""
     turns: list[Turn] = field(default_factory=list)
@@ -53,8 +57,8 @@ def run_turns(
     """Load every setup and ask all of them every question (name and sound file), `repeats` times by the first one's `latency`.
 
     The sides take turns, and swap places each time, so that what drifts (heat, neighbours) meets all alike. `advance(done, total)`
-    hears of every turn. Ctrl-C ends the run early, but is passed on before each side has a turn. Raises VocalnetError for a question or
-    model that cannot be used, or if nothing was said.
+    hears of every turn. Ctrl-C ends the run early, but is passed on before each side has a turn. Raises VocalnetError for a question,
+    voice or model that cannot be used, or if nothing was said.
     """
     latency = setups[0].latency
     asked = [(name, read_question(path, min(one.settings.max_question_s for one in setups))) for name, path in questions]
@@ -80,18 +84,20 @@ def run_turns(
 
 
 def _load(setups: Sequence[Setup]) -> list[Side]:
-    """Sides that differ in how they answer alone share their weights."""
+    """Sides that differ in how they answer alone, or in their voice, share their weights."""
     loaded: dict[Any, SpeechLLM] = {}
+    voices = [find_voice(one.plan, one.voice, one.device) for one in setups]
     sides = []
-    for one in setups:
-        key, seconds = (one.folder, one.device, one.dtype, one.quantize), 0.0
+    for one, voice in zip(setups, voices, strict=True):
+        plan, seconds = one.plan, 0.0
+        key = (plan.folder, plan.vocoder_folder, plan.vocoder, one.device, one.dtype, one.quantize)
         if key not in loaded:
 
             def load(one: Setup = one, key: Any = key) -> None:
-                loaded[key] = load_answerer(one.folder, one.device, one.dtype, one.quantize)
+                loaded[key] = load_answerer(one.plan, one.device, one.dtype, one.quantize)
 
             seconds = Stopwatch(one.device)(load)
-        sides.append(Side(one, loaded[key], seconds))
+        sides.append(Side(one, loaded[key], seconds, voice))
     return sides
 
 
@@ -105,7 +111,7 @@ def _rounds(sides: int, questions: int, warmup: int, repeats: int) -> Iterator[t
 
 
 def _ask(side: Side, counts: bool, name: str, samples: np.ndarray, seed: int) -> None:
-    turn = take_turn(side.model, name, samples, side.setup.settings, seed)
+    turn = take_turn(side.model, name, samples, side.setup.settings, seed, side.voice)
     if counts:
         side.turns.append(turn)
     elif side.cold is None:

@@ -16,6 +16,7 @@ from vocalnet_cli import __version__
 from vocalnet_cli.core.generation.clock import STAGES
 from vocalnet_cli.core.latency.bench import Measured, Side
 from vocalnet_cli.core.latency.paper import FIRST, OTHERS_MS, paper_rows
+from vocalnet_cli.core.latency.setup import Setup
 from vocalnet_cli.core.latency.timers import DIGITS, percentiles, processors, ratio_spread
 from vocalnet_cli.core.latency.turns import FIRST_CHUNK_S, SEGMENTS, Turn
 from vocalnet_cli.core.model.device import DTYPES
@@ -148,8 +149,18 @@ def _side(side: Side) -> dict[str, Any]:
         "load_s": round(side.load_s, DIGITS),
         "cold": _cold(side.cold, first),
         "settings": setup.settings.model_dump(mode="json"),
+        **_vocoder(setup),
         "latency": setup.latency.model_dump(mode="json"),
     }
+
+
+def _vocoder(setup: Setup) -> dict[str, Any]:
+    """Through what it speaks, and in whose voice."""
+    plan, told = setup.plan, {} if setup.voice is None else {"voice": str(setup.voice)}
+    if plan.vocoder is None:
+        return told
+    tuned = plan.vocoder.model_dump(mode="json", include=set(plan.vocoder.TUNED))
+    return told | {"vocoder": {"kind": plan.vocoder.kind, **({"folder": str(plan.vocoder_folder)} if plan.vocoder_folder else {}), **tuned}}
 
 
 def _rates(turns: Sequence[Turn]) -> dict[str, float]:

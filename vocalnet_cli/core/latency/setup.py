@@ -16,11 +16,11 @@ from vocalnet_cli.core.config.places import nano_folder
 from vocalnet_cli.core.config.schema import GenerationSettings, LatencySettings, PaperRow
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError
-from vocalnet_cli.core.generation.load import find_model, generation_settings
+from vocalnet_cli.core.generation.load import Plan, find_model, plan_answers
 from vocalnet_cli.core.model.device import pick_device, pick_dtype
 from vocalnet_cli.core.model.quantize import check_quantize
 
-_LATENCY, _GENERATION = "latency.", "generation."
+_LATENCY, _GENERATION, _VOCODER = "latency.", "generation.", "vocoder."
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,36 @@ class Asked:
     dtype: str = "auto"
     quantize: str | None = None
     overrides: tuple[str, ...] = ()
-    """`generation.KEY=VALUE` and `latency.KEY=VALUE`."""
+    """`generation.KEY=VALUE`, `vocoder.KEY=VALUE` and `latency.KEY=VALUE`."""
+    vocoder: str | None = None
+    """CosyVoice2 folder or hub id the model speaks through, instead of its own vocoder."""
+    voice: Path | None = None
+    """Recording whose voice the answers take."""
 
 
 @dataclass(frozen=True)
 class Setup:
     """One thing to measure."""
 
-    folder: Path
+    plan: Plan
     device: torch.device
     dtype: torch.dtype
     quantize: str | None
-    settings: GenerationSettings
     latency: LatencySettings
-    paper: PaperRow | None
+    paper: PaperRow | None = None
     """The row of a paper that the recipe stands for."""
+    voice: Path | None = None
+    """Recording whose voice the answers take."""
+
+    @property
+    def folder(self) -> Path:
+        """The model's."""
+        return self.plan.folder
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """How it answers."""
+        return self.plan.generation
 
     @property
     def name(self) -> str:
@@ -59,15 +74,16 @@ def resolve(asked: Asked) -> Setup:
     """Find and check everything, and load nothing. With a recipe: the model its `latency.model` names, answering as its `generation`
     says, else its finished run.
 
-    Raises UsageError, RecipeError and MissingWeights for what cannot be.
+    Raises UsageError, RecipeError, VocalnetError and MissingWeights for what cannot be.
     """
     check_quantize(asked.quantize)
     own = [override for override in asked.overrides if override.lstrip().startswith(_LATENCY)]
     rest = [override for override in asked.overrides if override not in own]
     for override in rest:
-        if not override.lstrip().startswith(_GENERATION):
+        if not override.lstrip().startswith((_GENERATION, _VOCODER)):
             raise UsageError(
-                f"--set {override}: only generation.KEY=VALUE and latency.KEY=VALUE can be set here", "`vocalnet recipes NAME` lists them."
+                f"--set {override}: only generation.KEY=VALUE, vocoder.KEY=VALUE and latency.KEY=VALUE can be set here",
+                "`vocalnet recipes NAME` lists them.",
             )
     device = pick_device(asked.device)
     paper, answering = None, []
@@ -80,8 +96,8 @@ def resolve(asked: Asked) -> Setup:
         if latency.model is not None:
             told = recipe.generation.model_dump(mode="json", exclude_unset=True)
             answering = [f"{_GENERATION}{key}={json.dumps(value)}" for key, value in told.items()]
-    settings = generation_settings(folder, [*answering, *rest])
-    return Setup(folder, device, pick_dtype(asked.dtype, device), asked.quantize, settings, latency, paper)
+    plan = plan_answers(folder, [*answering, *rest], asked.vocoder)
+    return Setup(plan, device, pick_dtype(asked.dtype, device), asked.quantize, latency, paper, asked.voice)
 
 
 def _named_by(asked: Asked, model: str | None) -> Path:
@@ -103,14 +119,14 @@ def latency_settings(overrides: Sequence[str] = ()) -> LatencySettings:
     return checked.latency
 
 
-KEYS = ("model", "recipe", "device", "dtype", "quantize")
+KEYS = ("model", "recipe", "device", "dtype", "quantize", "vocoder", "voice")
 """What a side of a comparison may say, besides settings."""
 
 
 def side(text: str, common: Asked) -> Asked:
     """`MODEL`, `KEY=VALUE`, or several of them with commas: what one side of a comparison changes of what both share.
 
-    KEY is one of KEYS, or a `generation.` setting. Raises UsageError for anything else.
+    KEY is one of KEYS, or a `generation.` or `vocoder.` setting. Raises UsageError for anything else.
     """
     changed: dict[str, Any] = {}
     own: list[str] = []
@@ -118,10 +134,10 @@ def side(text: str, common: Asked) -> Asked:
         key, _, value = word.partition("=") if "=" in word else ("model", "=", word)
         if not key or not value:
             raise UsageError(f"side {text!r}: {f'no value in {word}' if word else 'nothing stands there'}", _sides_hint())
-        if key.startswith(_GENERATION):
+        if key.startswith((_GENERATION, _VOCODER)):
             own.append(word)
         elif key in KEYS:
-            changed[key] = value
+            changed[key] = Path(value) if key == "voice" else value
         else:
             close = difflib.get_close_matches(key, [*KEYS, *(f"{_GENERATION}{name}" for name in GenerationSettings.model_fields)], n=1)
             raise UsageError(f"side {text!r}: {key} is nothing it can set{f'. Nearest: {close[0]}' if close else ''}", _sides_hint())
@@ -131,4 +147,5 @@ def side(text: str, common: Asked) -> Asked:
 
 
 def _sides_hint() -> str:
-    return f"A side is a model, or {', '.join(f'{key}=' for key in KEYS)} or generation.KEY=VALUE, several joined by commas."
+    keys = ", ".join(f"{key}=" for key in KEYS)
+    return f"A side is a model, or {keys}, generation.KEY=VALUE or vocoder.KEY=VALUE, several joined by commas."

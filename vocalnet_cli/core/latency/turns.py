@@ -13,6 +13,7 @@ from vocalnet_cli.core.generation.clock import STAGES
 from vocalnet_cli.core.generation.events import Mark, TurnDone
 from vocalnet_cli.core.generation.streaming import answer
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice
 
 SEGMENTS = (*STAGES, "other")
 """Parts the time to the first sound is made of; `other` is Python between the stages."""
@@ -46,10 +47,12 @@ class Turn:
     speech_tokens: int
 
 
-def take_turn(model: SpeechLLM, name: str, samples_16k: np.ndarray, settings: GenerationSettings, seed: int) -> Turn:
+def take_turn(
+    model: SpeechLLM, name: str, samples_16k: np.ndarray, settings: GenerationSettings, seed: int, voice: Voice | None = None
+) -> Turn:
     """Ask one question (mono float32, 16 kHz) and read what the engine tells. The draws depend on `seed` alone."""
     done: TurnDone | None = None
-    for event in answer(model, samples_16k, settings, torch.Generator().manual_seed(seed)):
+    for event in answer(model, samples_16k, settings, torch.Generator().manual_seed(seed), voice):
         done = event if isinstance(event, TurnDone) else None
     assert done is not None, "every answer ends with TurnDone"
     return read_turn(name, done)
