@@ -10,6 +10,7 @@ from tests.cosyvoice2 import tensors, tiny_settings
 from vocalnet_cli.core.config.schema import ModelSettings
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
+from vocalnet_cli.core.model.vocoder.cosyvoice2 import attention
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import folded
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
@@ -135,6 +136,28 @@ def test_a_window_is_a_mask_too(first, largest, window):
 def test_a_wide_window_is_the_full_context(vocoder):
     wide = make(context="window", window_tokens=TOKENS)
     np.testing.assert_allclose(speak(wide, answer(), 5, voice=voice()), speak(vocoder, answer(), 5, voice=voice()), atol=SAME)
+
+
+@pytest.mark.parametrize("changes", [{}, {"context": "window", "window_tokens": 6}])
+def test_keys_may_lie_in_many_pages(changes, monkeypatch):
+    monkeypatch.setattr(attention, "FIRST_ROWS", 3)
+    vocoder = make(**changes)
+    assert_whole(vocoder, answer(), 4, Schedule(7, 14), voice())
+    state = vocoder.begin(voice())
+    vocoder.push(state, answer(), last=False)
+    rows = [keys.shape[-2] for keys, _ in state.flow.frames._segments(0)]
+    assert rows[:2] == [20, 3] and len(rows) > 3  # the voice in one piece
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_attends_to_all_places_at_once(dtype):
+    generator = torch.Generator().manual_seed(0)
+    q, keys, values = (torch.randn(2, 3, rows, 16, generator=generator).to(dtype) for rows in (5, 12, 12))
+    mask = torch.arange(12) < torch.tensor([4, 4, 9, 12, 12])[:, None]  # the first rows see nothing of the last two places
+    for seen in (None, mask):
+        places = [(keys[:, :, part], values[:, :, part]) for part in (slice(0, 4), slice(4, 9), slice(9, 12))]
+        wanted = attention._attend(q.float(), [(keys.float(), values.float())], seen, None)
+        torch.testing.assert_close(attention._attend(q, places, seen, None).float(), wanted, atol=2e-2, rtol=0)
 
 
 def test_the_2024_release_streams_too():

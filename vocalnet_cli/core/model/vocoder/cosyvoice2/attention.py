@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FIRST_ROWS = 64
-"""Rows allocated at first."""
+FIRST_ROWS = 192
+"""Rows of a cache's first page; each further page doubles what there is."""
 
 
 class KeyCache:
-    """Keys and values of a stack of attention layers. Rows are written in place; the buffer doubles when it is full.
+    """Keys and values of a stack of attention layers, in pages. Rows are written in place and never copied.
 
     With a `limit` the oldest rows are overwritten once that many are kept, so `positions` tells which row holds what. `shared` is a
     cache (of the voice prompt) that others read too: it stands in front and is never written to.
@@ -21,10 +21,10 @@ class KeyCache:
 
     def __init__(self, layers: int, limit: int | None = None, shared: KeyCache | None = None) -> None:
         self._layers, self._limit, self.shared = layers, limit, shared
-        self._buffer: Tensor | None = None
+        self._pages: list[Tensor] = []
         self._first = self._next = shared.end if shared is not None else 0
         self._own = torch.zeros(0, dtype=torch.long)
-        self._slots = torch.zeros(0, dtype=torch.long)
+        self._runs: list[tuple[int, int]] = []
 
     @property
     def end(self) -> int:
@@ -39,49 +39,61 @@ class KeyCache:
     @property
     def nbytes(self) -> int:
         """Memory of the own rows, in bytes."""
-        return 0 if self._buffer is None else self._buffer.numel() * self._buffer.element_size()
+        return sum(page.numel() * page.element_size() for page in self._pages)
 
     def open(self, count: int) -> None:
         """Make room for the next `count` positions; every layer must then `write` them."""
         assert self._limit is None or count <= self._limit
+        before = self._next - self._first
+        start = before if self._limit is None else before % self._limit
+        whole = count if self._limit is None else min(count, self._limit - start)
+        self._runs = [(start, whole), *([(0, count - whole)] if whole < count else [])]  # the ring's end: the rest goes to its start
         fresh = torch.arange(self._next, self._next + count)
-        self._slots = fresh - self._first if self._limit is None else (fresh - self._first) % self._limit
-        used = min(self._next - self._first + count, self._limit or self._next + count)
+        used = min(before + count, self._limit or before + count)
         own = torch.cat([self._own, fresh.new_zeros(used - len(self._own))])
-        own[self._slots] = fresh
+        for (row, rows), part in zip(self._runs, fresh.split([rows for _, rows in self._runs]), strict=True):
+            own[row : row + rows] = part
         self._own, self._next = own, self._next + count
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Store one layer's rows [R, heads, count, d]; returns views of all kept (keys, values), shared ones first."""
-        buffer, used = self._room(keys), len(self._own)
-        first, count = int(self._slots[0]), len(self._slots)
-        for part, rows in enumerate((keys, values)):
-            whole = min(count, buffer.shape[-2] - first) if self._limit is not None else count
-            buffer[layer, part, :, :, first : first + whole] = rows[..., :whole, :]
-            if whole < count:  # the ring's end: the rest goes to its start
-                buffer[layer, part, :, :, : count - whole] = rows[..., whole:, :]
-        return [*self._shared(layer), (buffer[layer, 0, :, :, :used], buffer[layer, 1, :, :, :used])]
+        self._reserve(keys)
+        done = 0
+        for row, count in self._runs:
+            start = 0
+            for page in self._pages:
+                low, high = max(row, start), min(row + count, start + page.shape[-2])
+                if low < high:
+                    part = slice(done + low - row, done + high - row)
+                    page[layer, 0, :, :, low - start : high - start] = keys[..., part, :]
+                    page[layer, 1, :, :, low - start : high - start] = values[..., part, :]
+                start += page.shape[-2]
+            done += count
+        return self._segments(layer)
 
-    def _shared(self, layer: int) -> list[tuple[Tensor, Tensor]]:
-        if self.shared is None or self.shared._buffer is None:
-            return []
-        buffer, used = self.shared._buffer, len(self.shared._own)
-        return [*self.shared._shared(layer), (buffer[layer, 0, :, :, :used], buffer[layer, 1, :, :, :used])]
+    def pack(self) -> None:
+        """One page without a free row: for a cache that others share and that grows no more."""
+        if self._pages:
+            used = len(self._own)
+            self._pages = [torch.cat(self._pages, dim=-2)[..., :used, :].contiguous()]
 
-    def _room(self, like: Tensor) -> Tensor:
-        used = len(self._own)
-        capacity = 0 if self._buffer is None else self._buffer.shape[-2]
-        if self._buffer is not None and used <= capacity:
-            return self._buffer
-        capacity = max(FIRST_ROWS, 2 * capacity, used)
-        if self._limit is not None:
-            capacity = min(capacity, self._limit)
-        rows, heads, _, width = like.shape
-        grown = like.new_empty(self._layers, 2, rows, heads, capacity, width)
-        if self._buffer is not None:
-            grown[..., : self._buffer.shape[-2], :] = self._buffer
-        self._buffer = grown
-        return grown
+    def _segments(self, layer: int) -> list[tuple[Tensor, Tensor]]:
+        segments = [] if self.shared is None else self.shared._segments(layer)
+        left = len(self._own)
+        for page in self._pages:
+            used = min(left, page.shape[-2])
+            segments += [(page[layer, 0, :, :, :used], page[layer, 1, :, :, :used])]
+            left -= used
+        return segments
+
+    def _reserve(self, like: Tensor) -> None:
+        """Pages for all rows that are open."""
+        used, capacity = len(self._own), sum(page.shape[-2] for page in self._pages)
+        if used > capacity:
+            size = max(FIRST_ROWS, capacity, used - capacity)
+            size = size if self._limit is None else min(size, self._limit - capacity)
+            rows, heads, _, width = like.shape
+            self._pages.append(like.new_empty(self._layers, 2, rows, heads, size, width))
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,9 @@ class Attending:
 
 def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None, bias: Tensor | None) -> Tensor:
     """Softmax attention in float32 over keys that lie in several places, without copying them together."""
-    q = q * q.shape[-1] ** -0.5
+    if bias is None and _is_half_on_cpu(q):
+        return _attend_in_parts(q, segments, mask)
+    q = q.contiguous() * q.shape[-1] ** -0.5  # each product would make it contiguous for itself
     scores = torch.cat([(q @ keys.mT).float() for keys, _ in segments], dim=-1)
     if bias is not None:
         scores = scores + bias
@@ -151,3 +165,30 @@ def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | Non
     for weight, (_, values) in zip(weights[1:], segments[1:], strict=True):
         out = out + weight @ values
     return out
+
+
+def _is_half_on_cpu(q: Tensor) -> bool:
+    """Where products in half precision first copy every key that is not alone in its page."""
+    return q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16) and not q.requires_grad
+
+
+def _attend_in_parts(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> Tensor:
+    """The same by torch's fused kernel, place after place, joined by the sums of their exponentials (arXiv 2205.14135, section 3.1)."""
+    start = 0
+    out: Tensor | None = None
+    total: Tensor | None = None
+    unseen = torch.finfo(q.dtype).min / 2  # not infinite: a query may see no key of a place, which then weighs nothing
+    for keys, values in segments:
+        end = start + keys.shape[-2]
+        seen = None if mask is None else torch.zeros_like(mask[..., start:end], dtype=q.dtype)
+        if seen is not None and mask is not None:
+            seen.masked_fill_(~mask[..., start:end], unseen)
+        part, summed = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, keys, values, attn_mask=seen)
+        if out is None or total is None:
+            out, total = part.float(), summed
+        else:
+            out = torch.lerp(out, part.float(), (summed - total).sigmoid()[..., None])
+            total = torch.logaddexp(total, summed)
+        start = end
+    assert out is not None
+    return out.to(q.dtype)

@@ -63,6 +63,11 @@ class FlowState:
         """Memory of this utterance's own keys, in bytes; those of the voice are not counted."""
         return self.tokens.nbytes + self.frames.nbytes + sum(keys.nbytes for _, keys in self.steps)
 
+    def pack(self) -> None:
+        """Takes no more memory than its keys need: for a prompt that is whole."""
+        for keys in (self.tokens, self.frames, *(keys for _, keys in self.steps)):
+            keys.pack()
+
     def fork(self, window: int | None = None, largest: int = 0) -> FlowState:
         """An utterance that continues this prompt, whose activations it shares.
 

@@ -227,6 +227,7 @@ class CosyVoice2Vocoder(Vocoder):
             # The next block's first tokens are looked at; after the last there is silence.
             seen = voice.tokens[start : start + len(tokens) + self.settings.flow.lookahead_tokens].to(device)
             self.flow.extend([state], seen[None], [len(tokens)], voice.mel[frames].T[None].to(device))
+        state.pack()
         return state
 
     def _cut(self, voice: Voice | None) -> Voice:
