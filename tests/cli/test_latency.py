@@ -117,7 +117,7 @@ def test_a_recipe_says_what_is_measured(vocalnet, model):
 def fake(calls: list, times: dict[int, float]):
     """Turns of known length, by the most text tokens a side may write."""
 
-    def take(model, name, samples, settings, seed):
+    def take(model, name, samples, settings, seed, voice):
         first = times[settings.max_text_tokens]
         calls.append((settings.max_text_tokens, name))
         stages = {**dict.fromkeys(SEGMENTS, 0.0), "thinker": first}
@@ -147,7 +147,7 @@ def test_sides_take_turns_on_the_same_questions(vocalnet, model, monkeypatch):
 def test_sides_that_share_weights_share_them_in_memory(vocalnet, model, tmp_path, monkeypatch):
     loaded = []
     load = bench.load_answerer
-    monkeypatch.setattr(bench, "load_answerer", lambda *args: loaded.append(args[0]) or load(*args))
+    monkeypatch.setattr(bench, "load_answerer", lambda plan, *args: loaded.append(plan.folder) or load(plan, *args))
     assert vocalnet("latency", "compare", "generation.streaming=true", "generation.streaming=false", "--model", model, *FEW).code == 0
     other = save_tiny(tmp_path / "other", 1, max_text_tokens=7, max_speech_tokens=20)
     assert vocalnet("latency", "compare", model, other, *FEW).code == 0
@@ -205,18 +205,20 @@ def test_the_vocoder_against_computing_anew(vocalnet):
         "--set",
         "model.vocoder.steps=1",
         "--set",
-        "latency.answer_s=1.2",
+        "latency.answer_s=1.6",
         "--set",
         "latency.prompt_s=0.4",
         "--set",
         "latency.chunk_tokens=10",
+        "--set",
+        "latency.long_s=2",
     )
     result = json.loads(vocalnet("latency", "vocoder", "--size", "nano", *few, "--json").out)
     assert result.keys() >= {"offline_s", "streaming_s", "chunk_ms", "baseline", "ratio"}
-    assert len(result["chunk_ms"]) == len(result["baseline"]["chunk_ms"]) == 3 and result["ratio"].keys() >= {"offline", "streaming"}
+    assert len(result["chunk_ms"]) == len(result["baseline"]["chunk_ms"]) == 4 and result["ratio"].keys() >= {"offline", "streaming"}
     assert result["settings"]["steps"] == 1 and result["dtype"] == "fp32" and result["growth"] > 0
     alone = vocalnet("latency", "vocoder", "--size", "nano", *few, "--dtype", "bf16", "--set", "latency.baseline=false", "-o", "out")
-    assert alone.code == 0 and "bf16" in alone.out and is_png(Path("out/vocoder.png"))
+    assert alone.code == 0 and "bf16: flow" in alone.out and "context window of 75 tokens" in alone.out and is_png(Path("out/vocoder.png"))
     assert "baseline" not in json.loads(Path("out/vocoder.json").read_text())
 
 
@@ -277,7 +279,7 @@ def test_mistakes_end_in_two_lines(vocalnet, command, code, words):
 
 
 def test_a_chart_that_cannot_be_drawn_is_told_first(vocalnet, model, monkeypatch):
-    monkeypatch.setattr(chart, "find_spec", lambda name: None)
+    monkeypatch.setattr(chart, "can_draw", lambda: False)
     told = vocalnet("latency", "--model", model, *FEW, "-o", "out")
     assert told.code == 1 and len(lines(told.err)) == 2 and "vocalnet-cli[eval]" in told.err and not Path("out").exists()
 

@@ -17,11 +17,12 @@ def vocoder(
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """An answer in chunks and at once by the CosyVoice2 vocoder with random weights, against computing everything anew each chunk.
+    """An answer in chunks and at once by the CosyVoice2 vocoder with random weights, in turn with computing everything anew each chunk.
 
-    1b and 8b have CosyVoice2's own sizes, nano a small vocoder of the same build; --dtype is the flow's. With --set:
-    model.vocoder.steps, .guidance, .context and more: how it works; latency.answer_s, .prompt_s, .chunk_tokens: what it speaks;
-    latency.baseline=false: not without caches.
+    Also: fp32 against bf16, a minute under `context: window`, less look-ahead in HiFT, each with what it changes of the sound.
+    1b and 8b have CosyVoice2's own sizes (minutes on a CPU), nano a small vocoder of the same build; --dtype is the
+    flow's. With --set: model.vocoder.steps, .guidance and more: how it works; latency.answer_s, .prompt_s, .chunk_tokens, .long_s,
+    .window_tokens: what it speaks; latency.baseline=false: not without caches.
 
     \b
     Examples:

@@ -320,6 +320,10 @@ class LatencySettings(Settings):
     """Length of the recorded voice that `vocoder` continues, in seconds."""
     chunk_tokens: int = Field(15, gt=0)
     """Speech tokens of each chunk of `vocoder` (15 are 0.6 s, as in table 8 of arXiv 2504.04060)."""
+    long_s: float = Field(60.0, ge=0)
+    """Length of the answer that `vocoder` also speaks under `context: window`, in seconds; 0 leaves it out."""
+    window_tokens: int = Field(75, gt=0)
+    """`vocoder.window_tokens` of that answer."""
     question_s: float = Field(3.0, gt=0)
     """Length of the question that `roofline` hears, in seconds."""
     baseline: bool = True

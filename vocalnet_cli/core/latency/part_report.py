@@ -88,9 +88,32 @@ def _both(result: Mapping[str, Any], name: str) -> list[Any]:
 
 def vocoder_remarks(result: Mapping[str, Any]) -> list[str]:
     """Under the table."""
-    growth = f"; last chunk over third {result['growth']:.2f}" if "growth" in result else ""
     memory = f"; peak memory {result['memory_mb']:g} MB" if result["memory_mb"] is not None else ""
-    return [f"{result['audio_s']:g} s of sound in {len(result['chunk_ms'])} chunks; real-time factor {result['rtf']:.3f}{growth}{memory}"]
+    precision = result["precision"]
+    types = [name for name in precision if name not in ("ratio", "log_spectral_db")]
+    found = [
+        f"{result['audio_s']:g} s of sound in {len(result['chunk_ms'])} chunks; real-time factor {result['rtf']:.3f}{_growth(result)}; "
+        f"keys {result['cache_mb']:g} MB{memory}",
+        f"{types[1]}: flow {precision['ratio']['flow']:.2f} times as fast as in {types[0]}, stream {precision['ratio']['streaming']:.2f}"
+        f"{_difference(precision)}",
+    ]
+    if "window" in result:
+        one = result["window"]
+        found.append(
+            f"context window of {one['window_tokens']} tokens, {one['audio_s']:g} s of sound: keys {one['cache_mb']:g} MB"
+            f"{_growth(one)}{_difference(one)}"
+        )
+    *fewer, exact = result["lookahead"]
+    waits = [f"{one['frames']} frames: {one['first_sound_s']:.2f} s{_difference(one)}" for one in fewer]
+    return [*found, f"sound of the first chunk {exact['first_sound_s']:.2f} s; HiFT waiting for {', '.join(waits)}"]
+
+
+def _growth(result: Mapping[str, Any]) -> str:
+    return f"; late chunk over third {result['growth']:.2f}" if "growth" in result else ""
+
+
+def _difference(result: Mapping[str, Any]) -> str:
+    return f", log-spectral difference {result['log_spectral_db']:.2f} dB"
 
 
 def vocoder_bars(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

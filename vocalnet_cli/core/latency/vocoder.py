@@ -1,85 +1,144 @@
-"""The CosyVoice2 vocoder against what upstream does in its place: caches against computing everything spoken so far again.
+"""The CosyVoice2 vocoder with random weights: what its caches save, what a bounded context and half precision save and change.
 
-Both run the same modules with the same weights, threads and arithmetic, so that the difference is the method's.
+All ways of speaking take turns, chunk by chunk, so that what drifts (heat, neighbours) meets all alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.config.schema import LatencySettings, Recipe
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.errors import UsageError
 from vocalnet_cli.core.latency.memory import PeakMemory
-from vocalnet_cli.core.latency.timers import Stopwatch
+from vocalnet_cli.core.latency.recompute import Recomputed
+from vocalnet_cli.core.latency.timers import DIGITS, Stopwatch
 from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.vocoder.contract import Voice
-from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import KeyCache
-from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import FlowState
-from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
-from vocalnet_cli.core.units import FRAMES_PER_TOKEN, SPEECH_TOKEN_HZ, VOCODER_HOP, VOCODER_MEL_BINS
-
-_MEL_KEPT = 8
-"""Mel frames before a chunk that upstream gives to HiFT once more (cosyvoice2.md section 3.2)."""
+from vocalnet_cli.core.model.vocoder.cosyvoice2.speaking import SoundState, next_sound
+from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2State, CosyVoice2Vocoder, Schedule
+from vocalnet_cli.core.units import ANSWER_HZ, FRAMES_PER_TOKEN, SPEECH_TOKEN_HZ, VOCODER_MEL_BINS
 
 _THIRD = 3
-"""The chunk that the last one is compared with: the first ones are still filling caches."""
+"""The chunk that late ones are compared with: the first ones are still filling caches."""
+
+_LOOKAHEADS = (0, 5, 13)
+"""Frames HiFT may wait for whose sound is compared with the exact one's."""
+
+_FFT, _HOP, _FLOOR = 1024, 256, 1e-3
 
 
-class _Kept(KeyCache):
-    """Keeps nothing: what recomputation needs."""
+class _Watched(CosyVoice2Vocoder):
+    """Tells how long its flow works, and keeps the frames it makes."""
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(keys, values)]
+    clock: Stopwatch
+    flow_s = 0.0
+    mels: list[Tensor]
+
+    def _mel(self, states: list[CosyVoice2State], size: int, following: int) -> Tensor:
+        self.flow_s += self.clock(lambda: self.mels.append(super(_Watched, self)._mel(states, size, following)))
+        return self.mels[-1]
+
+
+class _Stream:
+    """An answer spoken chunk by chunk."""
+
+    def __init__(self, vocoder: _Watched, voice: Voice, tokens: Tensor, chunk: int, clock: Stopwatch) -> None:
+        self.vocoder = copy.copy(vocoder)  # the same modules and prepared voices
+        self.vocoder.flow_s, self.vocoder.mels = 0.0, []
+        self.chunks_s: list[float] = []
+        self.pieces: list[np.ndarray] = []
+        self._clock, self._waiting = clock, _pieces(tokens, chunk, vocoder.settings.flow.lookahead_tokens)
+        self.state = vocoder.begin(voice, Schedule(chunk, chunk))
+
+    def step(self) -> None:
+        """The next chunk, timed."""
+        piece, last = next(self._waiting)
+        self.chunks_s.append(self._clock(lambda: self.pieces.append(self.vocoder.push(self.state, piece, last))))
+
+    @property
+    def sound(self) -> np.ndarray:
+        """What was spoken, float32 [samples]."""
+        return np.concatenate(self.pieces)
+
+    @property
+    def growth(self) -> float | None:
+        """The last chunk before the end (which also hands out what HiFT still owes) over the third; none if there are not as many."""
+        return self.chunks_s[-2] / self.chunks_s[_THIRD - 1] if len(self.chunks_s) > _THIRD else None
+
+    def told(self) -> dict[str, Any]:
+        """Its times, and the memory of its keys."""
+        growth = {} if self.growth is None else {"growth": round(self.growth, DIGITS)}
+        return {
+            "streaming_s": sum(self.chunks_s),
+            "chunk_ms": [1000 * seconds for seconds in self.chunks_s],
+            "flow_s": self.vocoder.flow_s,
+            "cache_mb": round(self.state.flow.nbytes / 1e6, 1),
+            **growth,
+        }
+
+
+def _pieces(tokens: Tensor, chunk: int, ahead: int) -> Iterator[tuple[Tensor, bool]]:
+    """What each chunk has to wait for, and whether it is the last."""
+    given = 0
+    for end in range(chunk, len(tokens) + 1, chunk):
+        last = end == len(tokens)
+        piece = tokens[given:] if last else tokens[given : end + ahead]
+        given += len(piece)
+        yield piece, last
 
 
 def vocoder_latency(
-    seconds: float = 10.0,
-    chunk_tokens: int = 15,
-    prompt_s: float = 3.0,
+    asked: LatencySettings,
     settings: CosyVoice2Settings | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    baseline: bool = True,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Times for an answer of about `seconds` (whole chunks) in a voice of `prompt_s`: random weights, real size unless `settings` differ.
+    """Times for an answer of `answer_s` (whole chunks) in a voice of `prompt_s`: random weights, real size unless `settings` differ.
 
-    `offline_s`: all tokens as one chunk; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `voice_s`:
-    preparing the voice, once; `audio_s`: length of the answer; `rtf`: streaming over that; `growth`: the last chunk over the third.
-    `baseline` has the same keys for recomputation: every chunk runs the flow over prompt and all tokens so far, and HiFT over the
-    chunk and 8 frames. `ratio` is baseline over ours, for `offline`, `streaming` and `first_chunk`. Uses as many threads as torch is
-    set to; `advance(done, total)` hears of every chunk, the baseline's included.
+    `offline_s`: all tokens as one chunk; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `flow_s`: the
+    flow's part; `cache_mb`: keys of the answer at its end; `growth`: a late chunk over the third; `voice_s`: preparing the voice, once;
+    `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation, `ratio` is baseline over ours, for
+    `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in half precision; `window`: an answer of `long_s` under
+    `context: window`; `lookahead`: fewer frames for HiFT to wait for; each with its sound's log-spectral difference in dB.
+    Uses as many threads as torch is set to; `advance(done, total)` hears of every chunk.
     """
-    torch.manual_seed(seed)
-    chosen = settings or CosyVoice2Settings()
-    vocoder = CosyVoice2Vocoder(chosen).to(device).eval().requires_grad_(False)
-    count = chunk_tokens * max(1, round(seconds * SPEECH_TOKEN_HZ / chunk_tokens))
-    prompt = round(prompt_s * SPEECH_TOKEN_HZ)
-    tokens = torch.randint(chosen.codes, (count,))
-    mel = torch.randn(FRAMES_PER_TOKEN * prompt, VOCODER_MEL_BINS)
-    voice = Voice(torch.randint(chosen.codes, (prompt,)), mel, torch.randn(chosen.flow.speaker))
-    clock = _Counted(torch.device(device), (1 + baseline) * (1 + count // chunk_tokens) + 1, advance)
-    audio_s, peak = count / SPEECH_TOKEN_HZ, PeakMemory(torch.device(device))
+    chosen, where, chunk = settings or CosyVoice2Settings(), torch.device(device), asked.chunk_tokens
+    counts = [_whole(seconds, chunk) for seconds in (asked.answer_s, max(asked.long_s, asked.answer_s))]
+    rounds = counts[0] // chunk * (2 + asked.baseline) + (counts[1] // chunk if asked.long_s else 0)
+    clock, peak = _Counted(where, rounds + 2 + asked.baseline, advance), PeakMemory(where)
+    ours, other = (_build(one, where, seed) for one in (chosen, _other_precision(chosen)))
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(chosen.codes, (counts[1],), generator=generator)
+    answer, voice = tokens[: counts[0]], _voice(chosen, asked.prompt_s, generator)
     with torch.no_grad():
-        voice_s = clock(lambda: vocoder.begin(voice))
-        ours = _ours(vocoder, voice, tokens, chunk_tokens, clock)
-        theirs = _recomputed(vocoder, voice, tokens, chunk_tokens, clock) if baseline else None
-    told = {**ours, "voice_s": voice_s, "audio_s": audio_s, "rtf": ours["streaming_s"] / audio_s, "memory_mb": peak.mb()}
-    if len(ours["chunk_ms"]) >= _THIRD:
-        told["growth"] = ours["chunk_ms"][-1] / ours["chunk_ms"][_THIRD - 1]
-    if theirs is None:
-        return told
-    ratio = {name: theirs[f"{name}_s"] / ours[f"{name}_s"] for name in ("offline", "streaming")}
-    return {**told, "baseline": theirs, "ratio": {**ratio, "first_chunk": theirs["chunk_ms"][0] / ours["chunk_ms"][0]}}
+        voice_s = clock(lambda: ours.begin(voice))
+        streams = [_Stream(vocoder, voice, answer, chunk, clock) for vocoder in (ours, other)]
+        baseline = Recomputed(ours, voice, answer, chunk, clock) if asked.baseline else None
+        _in_turn([*streams, baseline] if baseline is not None else streams, counts[0] // chunk)
+        at_once = Schedule(len(answer), len(answer))
+        offline_s = clock(lambda: ours.push(ours.begin(voice, at_once), answer, True))
+        streamed = streams[0].told()
+        told: dict[str, Any] = {"offline_s": offline_s, **streamed, "voice_s": voice_s, "audio_s": len(answer) / SPEECH_TOKEN_HZ}
+        told["rtf"] = streamed["streaming_s"] / told["audio_s"]
+        if baseline is not None:
+            told |= _against(baseline, told)
+        told["precision"] = _precision(*streams)
+        told["lookahead"] = _lookahead(streams[0])
+        if asked.long_s:
+            told["window"] = _window(streams[0], voice, tokens, asked, clock)
+    return {**told, "memory_mb": peak.mb()}
 
 
 class _Counted(Stopwatch):
-    """A stopwatch that tells how many of its calls are done."""
+    """A stopwatch that tells how many of its calls are done; calls inside a call are part of it."""
 
     def __init__(self, device: torch.device, total: int, advance: Callable[[int, int], None]) -> None:
         super().__init__(device)
@@ -93,58 +152,95 @@ class _Counted(Stopwatch):
         return seconds
 
 
-def _summary(offline_s: float, chunks_s: list[float]) -> dict[str, Any]:
-    return {"offline_s": offline_s, "streaming_s": sum(chunks_s), "chunk_ms": [1000 * chunk for chunk in chunks_s]}
+def _whole(seconds: float, chunk: int) -> int:
+    """Tokens of about so many seconds, in whole chunks."""
+    return chunk * max(1, round(seconds * SPEECH_TOKEN_HZ / chunk))
 
 
-def _ours(vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: Stopwatch) -> dict[str, Any]:
-    schedule, ahead = Schedule(chunk, chunk), vocoder.settings.flow.lookahead_tokens
-    at_once = Schedule(len(tokens), len(tokens))
-    offline_s = clock(lambda: vocoder.push(vocoder.begin(voice, at_once), tokens, True))
-    state, times, given = vocoder.begin(voice, schedule), [], 0
-    for end in range(chunk, len(tokens) + 1, chunk):
-        last = end == len(tokens)
-        piece = tokens[given:] if last else tokens[given : end + ahead]
-        given += len(piece)
-        times.append(clock(lambda piece=piece, last=last: vocoder.push(state, piece, last)))  # type: ignore[misc]
-    return _summary(offline_s, times)
+def _build(settings: CosyVoice2Settings, device: torch.device, seed: int) -> _Watched:
+    """The same weights for the same seed, whatever their type."""
+    torch.manual_seed(seed)
+    vocoder = _Watched(settings).to(device).eval().requires_grad_(False)
+    vocoder.clock, vocoder.mels = Stopwatch(device), []
+    return vocoder
 
 
-def _recomputed(vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: Stopwatch) -> dict[str, Any]:
-    settings, flow, hift = vocoder.settings, vocoder.flow, vocoder.hift
-    device, prompt, ahead = hift.conv_pre.weight.device, len(voice.tokens), settings.flow.lookahead_tokens
-    ids = torch.cat([voice.tokens, tokens]).to(device)[None]
-    prompt_blocks = _blocks(prompt, settings.trained_block)
-
-    def spoken(start: int, end: int, kept: int) -> Tensor:
-        """Frames of tokens start..end, with everything before them; then their sound, with `kept` frames before them."""
-        known = torch.zeros(1, VOCODER_MEL_BINS, FRAMES_PER_TOKEN * (prompt + end), device=device)
-        known[:, :, : FRAMES_PER_TOKEN * prompt] = voice.mel.T.to(device)
-        seen = ids[:, : prompt + min(len(tokens), end + ahead)]
-        mel = flow.extend([_forgetful(vocoder, voice)], seen, [*prompt_blocks, *_blocks(end, chunk)], known)
-        mel = mel[:, :, FRAMES_PER_TOKEN * (prompt + start) - kept :]
-        noise = torch.randn(1, VOCODER_HOP * mel.shape[-1], settings.hift.harmonics + 1, device=device)
-        return hift(mel, noise).cpu()
-
-    offline_s = clock(lambda: spoken(0, len(tokens), 0))
-    times = []
-    for start in range(0, len(tokens), chunk):
-        end = min(start + chunk, len(tokens))
-        times.append(clock(lambda start=start, end=end: spoken(start, end, _MEL_KEPT if start else 0)))  # type: ignore[misc]
-    return _summary(offline_s, times)
+def _other_precision(settings: CosyVoice2Settings) -> CosyVoice2Settings:
+    half = (settings.flow_dtype or "fp32") == "fp32"
+    return settings.model_copy(update={"flow_dtype": "bf16" if half else "fp32"})
 
 
-def _forgetful(vocoder: CosyVoice2Vocoder, voice: Voice) -> FlowState:
-    """A fresh state that keeps no keys."""
-    settings = vocoder.settings
-    state = vocoder.flow.begin(voice.speaker.to(vocoder.hift.conv_pre.weight.device), settings.steps, settings.guidance)
-    state.tokens, state.frames = _Kept(state.layers[0]), _Kept(state.layers[1])
-    state.steps = [(memory, _Kept(state.layers[2])) for memory, _ in state.steps]
-    return state
+def _voice(settings: CosyVoice2Settings, seconds: float, generator: torch.Generator) -> Voice:
+    count = round(seconds * SPEECH_TOKEN_HZ)
+    tokens = torch.randint(settings.codes, (count,), generator=generator)
+    mel = torch.randn(FRAMES_PER_TOKEN * count, VOCODER_MEL_BINS, generator=generator)
+    return Voice(tokens, mel, torch.randn(settings.flow.speaker, generator=generator))
 
 
-def _blocks(total: int, size: int) -> list[int]:
-    return [min(size, total - at) for at in range(0, total, size)]
+def _in_turn(ways: Sequence[_Stream | Recomputed], chunks: int) -> None:
+    """Every chunk by every way, the order turned round each time."""
+    for number in range(chunks):
+        for way in ways if number % 2 == 0 else reversed(ways):
+            way.step()
+
+
+def _against(baseline: Recomputed, told: dict[str, Any]) -> dict[str, Any]:
+    offline_s, times = baseline.whole(), baseline.chunks_s
+    sums, chunk_ms = {"offline_s": offline_s, "streaming_s": sum(times)}, [1000 * seconds for seconds in times]
+    ratio = {name.removesuffix("_s"): seconds / told[name] for name, seconds in sums.items()}
+    return {"baseline": {**sums, "chunk_ms": chunk_ms}, "ratio": {**ratio, "first_chunk": chunk_ms[0] / told["chunk_ms"][0]}}
+
+
+def _precision(*streams: _Stream) -> dict[str, Any]:
+    """Flow and stream of both types, the times of fp32 over those of the other, and how much their sound differs."""
+    fp32, half = sorted(streams, key=lambda stream: stream.vocoder.settings.flow_dtype not in (None, "fp32"))
+    times = [{"flow_s": one.vocoder.flow_s, "streaming_s": sum(one.chunks_s)} for one in (fp32, half)]
+    return {
+        "fp32": times[0],
+        str(half.vocoder.settings.flow_dtype): times[1],
+        "ratio": {name.removesuffix("_s"): round(times[0][name] / times[1][name], DIGITS) for name in times[0]},
+        "log_spectral_db": log_spectral_difference(fp32.sound, half.sound),
+    }
+
+
+def _lookahead(stream: _Stream) -> list[dict[str, Any]]:
+    """The same frames through HiFT with less to wait for: how much sound the first chunk gives, and how much it all differs."""
+    found = []
+    exact = len(stream.pieces[0])
+    for frames in _LOOKAHEADS:
+        state, mels = SoundState(), stream.vocoder.mels
+        pieces = [next_sound(stream.vocoder.hift, state, mel, mel is mels[-1], frames).cpu().numpy() for mel in mels]
+        difference = log_spectral_difference(stream.sound, np.concatenate(pieces))
+        found.append({"frames": frames, "first_sound_s": len(pieces[0]) / ANSWER_HZ, "log_spectral_db": difference})
+    return [*found, {"frames": None, "first_sound_s": exact / ANSWER_HZ, "log_spectral_db": 0.0}]
+
+
+def _window(full: _Stream, voice: Voice, tokens: Tensor, asked: LatencySettings, clock: Stopwatch) -> dict[str, Any]:
+    """A long answer that sees the voice and `window_tokens` before each chunk; compared with `full` for as long as that spoke."""
+    bounded = copy.copy(full.vocoder)
+    bounded.settings = bounded.settings.model_copy(update={"context": "window", "window_tokens": asked.window_tokens})
+    stream = _Stream(bounded, voice, tokens, asked.chunk_tokens, clock)
+    for _ in range(len(tokens) // asked.chunk_tokens):
+        stream.step()
+    common = len(full.pieces) - 1  # the end of one is not that of the other
+    sounds = [np.concatenate(one.pieces[:common]) for one in (full, stream)] if common else []
+    difference = log_spectral_difference(*sounds) if sounds else 0.0
+    about = {"audio_s": len(tokens) / SPEECH_TOKEN_HZ, "window_tokens": asked.window_tokens}
+    return {**about, **stream.told(), "log_spectral_db": difference}
+
+
+def log_spectral_difference(one: np.ndarray, two: np.ndarray) -> float:
+    """Root mean square in dB, over bins and then averaged over frames, between spectra of equally long sounds (float [samples], 24 kHz).
+
+    1024 samples a frame, 256 apart; what is more than 60 dB below full scale counts as that.
+    """
+    spectra = []
+    for sound in (one, two):
+        samples = torch.from_numpy(np.asarray(sound, np.float32))
+        window = torch.hann_window(_FFT)
+        lines = torch.stft(samples, _FFT, _HOP, window=window, return_complex=True, pad_mode="constant").abs() * 2 / window.sum()
+        spectra.append(20 * lines.clamp_min(_FLOOR).log10())
+    return round(float((spectra[0] - spectra[1]).square().mean(0).sqrt().mean()), DIGITS)
 
 
 _SMALL = (
@@ -158,17 +254,15 @@ _SMALL = (
 def vocoder_overrides(size: str, dtype: torch.dtype, overrides: Sequence[str]) -> list[str]:
     """What `--size` and `--dtype` say of a recipe's vocoder, as overrides; those given come last and win."""
     flow_dtype = next(name for name, kind in DTYPES.items() if kind == dtype)
-    told = ["model.vocoder.kind=cosyvoice2", *(_SMALL if size == "nano" else ()), f"model.vocoder.flow_dtype={flow_dtype}"]
-    return [*told, *overrides]
+    told = ["model.vocoder.kind=cosyvoice2", "model.vocoder.context=full", f"model.vocoder.flow_dtype={flow_dtype}"]
+    return [*told, *(_SMALL if size == "nano" else ()), *overrides]
 
 
 def measure_vocoder(recipe: Recipe, device: torch.device, seed: int, advance: Callable[[int, int], None]) -> dict[str, Any]:
     """`vocoder_latency` as a recipe's `model.vocoder` and `latency` say. Raises UsageError for another kind of vocoder."""
-    settings, asked = recipe.model.vocoder, recipe.latency
+    settings = recipe.model.vocoder
     if not isinstance(settings, CosyVoice2Settings):
         raise UsageError("model.vocoder.kind is not cosyvoice2: only that one has caches to measure", "Leave model.vocoder.kind out.")
-    told = vocoder_latency(
-        asked.answer_s, asked.chunk_tokens, asked.prompt_s, settings, device, seed, baseline=asked.baseline, advance=advance
-    )
+    told = vocoder_latency(recipe.latency, settings, device, seed, advance)
     chosen = ("steps", "guidance", "context", "window_tokens", "lookahead_frames")
     return {"dtype": settings.flow_dtype, **told, "settings": {name: getattr(settings, name) for name in chosen}}

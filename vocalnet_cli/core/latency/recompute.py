@@ -1,0 +1,73 @@
+"""What the CosyVoice2 vocoder's caches are measured against: computing everything spoken so far again, as upstream does.
+
+The same modules with the same weights, threads and arithmetic run here, so that the difference is the method's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vocalnet_cli.core.latency.timers import Stopwatch
+from vocalnet_cli.core.model.vocoder.contract import Voice
+from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import KeyCache
+from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import FlowState
+from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder
+from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_HOP, VOCODER_MEL_BINS
+
+_MEL_KEPT = 8
+"""Mel frames before a chunk that upstream gives to HiFT once more (cosyvoice2.md section 3.2)."""
+
+
+class _Kept(KeyCache):
+    """Keeps nothing: what recomputation needs."""
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(keys, values)]
+
+
+class Recomputed:
+    """An answer of which every chunk runs the flow over the voice and all tokens so far, and HiFT over the chunk and 8 frames."""
+
+    def __init__(self, vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: Stopwatch) -> None:
+        self.chunks_s: list[float] = []
+        """Seconds of each chunk so far."""
+        self._vocoder, self._voice, self._chunk, self._clock = vocoder, voice, chunk, clock
+        self._device = vocoder.hift.conv_pre.weight.device
+        self._count = len(tokens)
+        self._ids = torch.cat([voice.tokens, tokens]).to(self._device)[None]
+
+    def step(self) -> None:
+        """The next chunk, timed."""
+        start = self._chunk * len(self.chunks_s)
+        end = min(start + self._chunk, self._count)
+        self.chunks_s.append(self._clock(lambda: self._spoken(start, end, _MEL_KEPT if start else 0)))
+
+    def whole(self) -> float:
+        """Seconds of one pass over everything."""
+        return self._clock(lambda: self._spoken(0, self._count, 0))
+
+    def _spoken(self, start: int, end: int, kept: int) -> Tensor:
+        """Frames of tokens start..end, with everything before them; then their sound, with `kept` frames before them."""
+        settings, flow, hift = self._vocoder.settings, self._vocoder.flow, self._vocoder.hift
+        prompt = len(self._voice.tokens)
+        known = torch.zeros(1, VOCODER_MEL_BINS, FRAMES_PER_TOKEN * (prompt + end), device=self._device)
+        known[:, :, : FRAMES_PER_TOKEN * prompt] = self._voice.mel.T.to(self._device)
+        seen = self._ids[:, : prompt + min(self._count, end + settings.flow.lookahead_tokens)]
+        blocks = [*_blocks(prompt, settings.trained_block), *_blocks(end, self._chunk)]
+        mel = flow.extend([self._forgetful()], seen, blocks, known)
+        mel = mel[:, :, FRAMES_PER_TOKEN * (prompt + start) - kept :]
+        noise = torch.randn(1, VOCODER_HOP * mel.shape[-1], settings.hift.harmonics + 1, device=self._device)
+        return hift(mel, noise).cpu()
+
+    def _forgetful(self) -> FlowState:
+        """A fresh state that keeps no keys."""
+        settings = self._vocoder.settings
+        state = self._vocoder.flow.begin(self._voice.speaker.to(self._device), settings.steps, settings.guidance)
+        state.tokens, state.frames = _Kept(state.layers[0]), _Kept(state.layers[1])
+        state.steps = [(memory, _Kept(state.layers[2])) for memory, _ in state.steps]
+        return state
+
+
+def _blocks(total: int, size: int) -> list[int]:
+    return [min(size, total - at) for at in range(0, total, size)]
