@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vocalnet_cli.core.data.record import Record, Utterance
+from vocalnet_cli.core.evaluation.cache import Row
 from vocalnet_cli.core.evaluation.report import answers, kinds_table, table
-from vocalnet_cli.core.evaluation.results import Row
 from vocalnet_cli.core.evaluation.score import interval, percent, score
 from vocalnet_cli.core.evaluation.wer import word_errors
 

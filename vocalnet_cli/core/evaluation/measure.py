@@ -13,9 +13,9 @@ from vocalnet_cli import __version__
 from vocalnet_cli.core.config.places import cache_folder, nano_folder
 from vocalnet_cli.core.data.record import Record, write_text_atomically
 from vocalnet_cli.core.evaluation.benchmarks import Benchmark
+from vocalnet_cli.core.evaluation.cache import AnswerCache, Row
 from vocalnet_cli.core.evaluation.lookup import BankFile, find_bank
 from vocalnet_cli.core.evaluation.report import answers, report
-from vocalnet_cli.core.evaluation.results import ResultsFile, Row
 from vocalnet_cli.core.evaluation.score import score
 from vocalnet_cli.core.evaluation.wer import Hearing, recogniser_identity
 from vocalnet_cli.core.generation.load import Plan, load_speaker, plan_answers
@@ -129,7 +129,7 @@ def _asked(
         "recogniser": recogniser_identity(benchmark.words),
     }
     rows = []
-    with ResultsFile(cache_folder() / "eval", identity) as results:
+    with AnswerCache(cache_folder() / "eval", identity) as results:
         for record in records:
             row = None if fresh else results.rows.get(record.id)
             if row is not None and bank is None:

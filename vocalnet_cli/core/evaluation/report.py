@@ -10,8 +10,8 @@ from typing import Any
 
 from vocalnet_cli import __version__
 from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.evaluation.cache import Row
 from vocalnet_cli.core.evaluation.judge import JUDGE
-from vocalnet_cli.core.evaluation.results import Row
 from vocalnet_cli.core.evaluation.score import marks
 from vocalnet_cli.core.evaluation.wer import NORMALISER
 

@@ -14,8 +14,8 @@ from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import Benchmark
+from vocalnet_cli.core.evaluation.cache import Row
 from vocalnet_cli.core.evaluation.lookup import Bank, BankFile, question_vector
-from vocalnet_cli.core.evaluation.results import Row
 from vocalnet_cli.core.evaluation.wer import Recogniser
 from vocalnet_cli.core.generation.events import AudioChunk, TurnDone
 from vocalnet_cli.core.generation.streaming import answer

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.evaluation.cache import Row
 from vocalnet_cli.core.evaluation.judge import is_right
-from vocalnet_cli.core.evaluation.results import Row
 from vocalnet_cli.core.evaluation.wer import WordErrors, word_errors, words_of
 
 RESAMPLES = 1000
