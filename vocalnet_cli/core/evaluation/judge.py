@@ -19,6 +19,9 @@ RESULT = {"plus", "minus", "times", "capital", "opposite"}
 NEIGHBOUR = {"after", "before"}
 """Kinds whose answer stands before `comes`."""
 
+KINDS = {DIGIT, *WHOLE, *RESULT, *NEIGHBOUR}
+"""The kinds of question these rules know."""
+
 _SPELLED = "spelled"
 _NUMBER_WORDS = {word for number in range(MAX_NUMBER + 1) for word in number_words(number).split()}
 

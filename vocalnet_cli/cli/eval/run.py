@@ -54,6 +54,7 @@ FreshOpt = Annotated[bool, typer.Option("--fresh", help="Ask again even what is 
 
 
 def evaluate(
+    ctx: typer.Context,
     model: ModelOpt = None,
     recipe: FinishedOpt = None,
     vocoder: VocoderOpt = None,
@@ -85,6 +86,8 @@ def evaluate(
       vocalnet eval --recipe nano/mdm --steps 1,2,4,8,16 -o curve
       vocalnet eval --resynthesis --recipe nano/flow --dnsmos DIR
     """
+    if ctx.invoked_subcommand is not None:
+        return
     where = Path(output) if output else None
     if resynthesis:
         measure_vocoder(model, recipe, vocoder, voice, benchmarks, split, dnsmos, where, device, overrides or [], limit, as_json, quiet)

@@ -1,0 +1,12 @@
+"""`vocalnet eval`: how good the answers of a model are, and what can be done with saved ones."""
+
+from __future__ import annotations
+
+import typer
+
+from vocalnet_cli.cli.eval.rescore import rescore
+from vocalnet_cli.cli.eval.run import evaluate
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.callback()(evaluate)
+app.command()(rescore)
