@@ -1,18 +1,22 @@
 """The process that talks to a judge's endpoint, run as a program beside the one that wants verdicts.
 
 It is a process of its own so that nothing that is paid for is lost: if the other one is killed, it ends with the calls under way and
-writes their replies down before it goes. First line in: where to ask. Every further line: a call; out comes a line for each.
+writes their replies down before it goes. It starts in no time: it needs only the standard library. First line in: where to ask.
+Every further line: a call; out comes a line for each.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ TIMED_OUT, NO_CONNECTION, LIMITED, BROKEN, REFUSED, BAD, NOT_KEPT = (
 
 _NO_USE = {401, 402, 403, 404}
 _QUOTA = "insufficient_quota"
+_PART, _LONGEST = 1 << 16, 1 << 24
 
 
 class Courier:
@@ -38,15 +43,8 @@ class Courier:
 
     def __init__(self, told: dict[str, Any]) -> None:
         self._url, self._timeout = told["url"], told["timeout"]
-        self._key = os.environ.get(told["key_env"] or "", "") or "none"
+        self._key = os.environ.get(told["key_env"] or "", "")
         self._replies = Replies(Path(told["replies"]))
-        self._loading = threading.Lock()
-
-    @cached_property
-    def _client(self) -> Any:
-        import openai  # seconds, and of no use where every reply is kept
-
-        return openai.OpenAI(base_url=self._url, api_key=self._key, timeout=self._timeout, max_retries=0)
 
     def call(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The reply to a call, from the disk if it is there: `{"row", "paid"}`, or `{"failure", "detail", "wait"}`."""
@@ -54,7 +52,7 @@ class Courier:
         if (kept := self._replies.get(key)) is not None:
             return {"row": kept, "paid": False}
         if not asked["pay"]:
-            return {"failure": NOT_KEPT, "detail": "", "wait": None}
+            return _failed(NOT_KEPT, "")
         with self._replies.claim(key):
             if (kept := self._replies.get(key)) is not None:
                 return {"row": kept, "paid": False}
@@ -64,33 +62,62 @@ class Courier:
             return told
 
     def _ask(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        with self._loading:
-            client = self._client
-        import openai
-
+        request = urllib.request.Request(f"{self._url}/chat/completions", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        request.add_header("Idempotency-Key", key[:32])  # an endpoint that knows it answers a repeated call from its memory
+        if self._key:
+            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
+        until = time.monotonic() + self._timeout
         try:
-            # An endpoint that knows the header answers a repeated call from its memory.
-            raw = client.chat.completions.with_raw_response.create(**body, extra_headers={"Idempotency-Key": key[:32]})
-        except openai.APITimeoutError:
-            return {"failure": TIMED_OUT, "detail": f"no reply in {self._timeout:g} s", "wait": None}
-        except openai.APIConnectionError as error:
-            return {"failure": NO_CONNECTION, "detail": " ".join(str(error.__cause__ or error).split())[:200], "wait": None}
-        except openai.APIStatusError as error:
-            return _refusal(error.status_code, error.response)
-        return {"row": _row(raw.text), "paid": True}
+            with _OPENER.open(request, timeout=self._timeout) as response:
+                return {"row": _row(_read(response, until)), "paid": True}
+        except urllib.error.HTTPError as error:
+            return _refusal(error)
+        except (OSError, http.client.HTTPException) as error:  # an URLError is an OSError
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            if isinstance(reason, TimeoutError):
+                return _failed(TIMED_OUT, f"no reply in {self._timeout:g} s")
+            kind = NO_CONNECTION if isinstance(error, urllib.error.URLError) else BROKEN
+            return _failed(kind, " ".join(str(reason).split())[:200] or type(reason).__name__)
 
 
-def _refusal(status: int, response: Any) -> dict[str, Any]:
-    detail = f"HTTP {status}: {' '.join(response.text.split())[:200]}"
-    wait = response.headers.get("retry-after")
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A judge that has moved is told to the user: a question must not become another request elsewhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _read(response: http.client.HTTPResponse, until: float) -> str:
+    """The whole body. Raises TimeoutError for one that trickles past the time it has."""
+    parts: list[bytes] = []
+    while part := response.read1(_PART):
+        parts.append(part)
+        if time.monotonic() > until or len(parts) * _PART > _LONGEST:
+            raise TimeoutError
+    return b"".join(parts).decode(errors="replace")
+
+
+def _failed(failure: str, detail: str, wait: float | None = None) -> dict[str, Any]:
+    return {"failure": failure, "detail": detail, "wait": wait}
+
+
+def _refusal(error: urllib.error.HTTPError) -> dict[str, Any]:
+    try:
+        text = error.read(_PART).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        text = ""
+    detail = f"HTTP {error.code}: {' '.join(text.split())[:200]}"
+    wait = error.headers.get("retry-after")
     seconds = float(wait) if wait and wait.replace(".", "", 1).isdigit() else None
-    if status in _NO_USE or _QUOTA in response.text:
-        failure = REFUSED
-    elif status == 429:
-        failure = LIMITED
-    else:
-        failure = BROKEN if status >= 500 or status in (408, 409) else BAD
-    return {"failure": failure, "detail": detail, "wait": seconds}
+    if error.code in _NO_USE or _QUOTA in text:
+        return _failed(REFUSED, detail)
+    if error.code == 429:
+        return _failed(LIMITED, detail, seconds)
+    return _failed(BROKEN if error.code >= 500 or error.code in (408, 409) else BAD, detail, seconds)
 
 
 def _row(text: str) -> dict[str, Any]:
@@ -125,7 +152,7 @@ def main() -> None:
         try:
             told = courier.call(asked)
         except Exception as error:  # whatever it is, the other side waits for a line
-            told = {"failure": BAD, "detail": f"{type(error).__name__}: {error}", "wait": None}
+            told = _failed(BAD, f"{type(error).__name__}: {error}")
         with out:
             try:
                 print(json.dumps({"number": asked["number"], **told}), flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import os
 import re
@@ -46,8 +45,6 @@ def find_judge(asked: Asked, replies: Path) -> Judge:
         return RuleJudge()
     if asked.judge == RULE:
         raise UsageError("--judge rule and --judge-url are two judges", "Name one of them.")
-    if importlib.util.find_spec("openai") is None:
-        raise VocalnetError("openai is not installed: no model can be asked to judge", "pip install 'vocalnet-cli[eval]'")
     url, key_env = _endpoint(asked)
     if key_env and not os.environ.get(key_env):
         what = asked.judge or url
