@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-SLOW_S = 3.0
+SLOW_S = 6.0
 """How long a call hangs that is to time out."""
 
 
@@ -38,14 +38,14 @@ class FakeJudge:
     def reply(self, body: dict[str, Any]) -> tuple[int, str, dict[str, str]] | None:
         """(status, content or error, headers); None hangs."""
         prompt = body["messages"][0]["content"]
-        mood = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % 16 if self.moody else -1
+        mood = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % 48 % 16 if self.moody else -1
         with self.mutex:
             self.bodies.append(body)
             self.asked[prompt] += 1
             first = self.asked[prompt] == 1
             if self.status is not None:
                 return self.status, "no", {}
-            if first and mood == 0:
+            if first and mood == 0 and len(prompt) % 2:
                 return None
             if first and mood in (1, 2):
                 return 429, "slow down", {"Retry-After": "0.05"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from tests.tiny import save_tiny, tone
-from vocalnet_cli.core.audio.wav import write_wav
+from vocalnet_cli.core.audio.wav import read_audio, write_wav
 from vocalnet_cli.core.data.record import Record, Utterance, write_manifest
 from vocalnet_cli.core.evaluation import runner
 from vocalnet_cli.core.evaluation.benchmarks import load_benchmark
+from vocalnet_cli.core.evaluation.results import read_run
 from vocalnet_cli.core.generation.events import AudioChunk, TextDelta, TurnDone
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -28,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 def cached() -> Path:
     """The one file of answers there is."""
     (found,) = Path("cache/eval").iterdir()
-    return found
+    return found / "answers.jsonl"
 
 
 @pytest.fixture(autouse=True)
@@ -165,12 +167,17 @@ def test_with_a_folder_the_report_and_every_answer_are_written(vocalnet, tiny_fo
     result = vocalnet("eval", "--model", tiny_folder, "--benchmark", manifest, "-o", "out/here", "--json")
     assert json.loads(Path("out/here/report.json").read_text()) == json.loads(result.out)
     rows = [json.loads(line) for line in Path("out/here/digits.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == ["q0", "q1", "q2"] and sorted(path.name for path in Path("out/here").iterdir()) == [
-        "digits.jsonl",
-        "report.json",
-    ]
-    assert (rows[0]["question"], rows[0]["expected"], rows[0]["text"]) == ("six", "You said six.", "You said six.")
-    assert rows[0]["right"]["s2t"] is True and isinstance(rows[0]["right"]["s2s"], bool)
+    assert [row["id"] for row in rows] == ["q0", "q1", "q2"]
+    assert sorted(path.name for path in Path("out/here").iterdir()) == ["digits", "digits.jsonl", "report.json"]
+    assert (rows[0]["question"], rows[0]["references"], rows[0]["text"]) == ("six", ["You said six.", "six"], "You said six.")
+    assert rows[0]["verdicts"]["s2t"]["value"] == 1.0 and rows[0]["verdicts"]["s2s"]["value"] in (0.0, 1.0)
+    run = read_run("out/here")
+    for one in run.questions["digits"]:
+        for field in ("audio", "question_audio"):
+            path = run.sound(getattr(one, field))
+            assert path.parent.parent == Path("out/here/digits") and hashlib.sha256(path.read_bytes()).hexdigest() == one.hashes[field]
+    assert read_audio(run.sound(run.questions["digits"][0].audio), ANSWER_HZ) == pytest.approx(tone(0.3, rate=ANSWER_HZ), abs=1e-4)
+    assert run.report.judging["digits"].judge == "rule" and run.report.manifests["digits"]
 
 
 def test_steps_are_measured_one_after_the_other_and_drawn(vocalnet, tiny_folder, manifest, knowing):
@@ -225,7 +232,7 @@ def test_lookup_answers_with_the_nearest_training_question(vocalnet, remembering
     assert scores["accuracy"]["s2t"] == 100.0 and scores["baselines"]["lookup"]["accuracy"] == {"s2t": pytest.approx(66.67)}
     assert scores["above_lookup"] == pytest.approx(33.33) and len(scores["baselines"]["lookup"]["ci"]["s2t"]) == 2
     rows = [json.loads(line) for line in Path("out/digits.jsonl").read_text().splitlines()]
-    assert [row["lookup"] for row in rows[:2]] == ["You said six.", "You said two."] and rows[2]["right"]["lookup"] is False
+    assert [row["lookup"] for row in rows[:2]] == ["You said six.", "You said two."] and rows[2]["verdicts"]["lookup"]["value"] == 0.0
     before = cached().read_bytes()
     assert "  lookup" in vocalnet(*command[:-1]).out and cached().read_bytes() == before
     (remembering / "lookup.safetensors").unlink()
@@ -284,8 +291,6 @@ def test_bad_questions_are_told_and_counted(vocalnet, tiny_folder, manifest, kno
 
 
 def test_recorded_answers_give_the_recognisers_own_error(vocalnet, tiny_folder, knowing, monkeypatch):
-    from vocalnet_cli.core.audio.wav import read_audio
-
     benchmark = load_benchmark("nano-human")
     spoken = {r.question.audio: (r.answer.text, read_audio(benchmark.sound(str(r.answer.audio)), ANSWER_HZ)) for r in benchmark.records[:3]}
     turn = iter(spoken.values())

@@ -47,3 +47,4 @@ VoiceOpt = Annotated[
 QuantizeOpt = Annotated[
     str | None, typer.Option("--quantize", metavar="KIND", help="Thinker weights in 8bit or 4bit (needs bitsandbytes).")
 ]
+ShardOpt = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, for array jobs (I from 1).")]

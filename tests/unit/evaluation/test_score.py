@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from vocalnet_cli.core.data.record import Record, Utterance
-from vocalnet_cli.core.evaluation.cache import Row
-from vocalnet_cli.core.evaluation.report import answers, kinds_table, table
+from vocalnet_cli.core.errors import UsageError
+from vocalnet_cli.core.evaluation.compare import compare, mcnemar, sign_flips
+from vocalnet_cli.core.evaluation.judge import is_right
+from vocalnet_cli.core.evaluation.report import kinds_table, table
+from vocalnet_cli.core.evaluation.results import Judging, QuestionResult, Run, RunReport, Verdict
 from vocalnet_cli.core.evaluation.score import interval, percent, score
 from vocalnet_cli.core.evaluation.wer import word_errors
 
@@ -23,6 +28,22 @@ def asked(number: int, answer: str = "You said six.", alias: str = "six", kind: 
     )
 
 
+def answered(
+    record: Record, text: str, heard: str | None, recorded: str | None = None, lookup: str | None = None, truncated: bool = False
+) -> QuestionResult:
+    """What the rule makes of an answer; `you` sounds like `u`."""
+    said = {"s2t": text, "s2s": heard, "recorded": recorded, "lookup": lookup}
+    right = {name: Verdict(value=is_right(one, record, {"you": "u"})) for name, one in said.items() if one is not None}
+    return QuestionResult(
+        id=record.id, question="six", kind=str(record.meta["kind"]), text=text, heard=heard, recorded=recorded, lookup=lookup,
+        truncated=truncated, verdicts=right,
+    )  # fmt: skip
+
+
+def failed(number: int) -> QuestionResult:
+    return QuestionResult(id=str(number), question="six", error="damaged")
+
+
 def test_word_errors_by_hand():
     errors = word_errors("The cat, sat down.", "the dog sat down there")
     assert (errors.words, errors.sub, errors.ins, errors.dele, errors.total) == (4, 1, 1, 0, 2)
@@ -33,14 +54,14 @@ def test_word_errors_by_hand():
 def test_scores_by_hand():
     records = [asked(0), asked(1), asked(2), asked(3), asked(4, "Paris is big.", "paris", "capital")]
     rows = [
-        Row("0", "You said six.", "u said six", "you said six", 1.0, lookup="You said six."),
-        Row("1", "You said five.", "you said six", "you said sick", 1.0, truncated=True, lookup="You said six."),
-        Row("2", "", "", None, lookup="You said two."),
-        Row("3", error="damaged"),
-        Row("4", "Paris.", "paris a", None, lookup="Paris is big."),
+        answered(records[0], "You said six.", "u said six", "you said six", "You said six."),
+        answered(records[1], "You said five.", "you said six", "you said sick", "You said six.", truncated=True),
+        answered(records[2], "", "", None, "You said two."),
+        failed(3),
+        answered(records[4], "Paris.", "paris a", None, "Paris is big."),
     ]
     result = score(records, rows, {"you": "u"})
-    assert (result["n"], result["failed"]) == (4, 1)
+    assert (result["n"], result["failed"]) == (4, 1) and result["score"] == {"s2t": 5.0, "s2s": 7.5} and "unjudged" not in result
     assert result["accuracy"] == {"s2t": 50.0, "s2s": 75.0}
     assert result["wer"] == pytest.approx(100 * 2 / 7, abs=0.01)
     assert result["wer_kinds"] == {"sub": pytest.approx(14.29), "ins": pytest.approx(14.29), "del": 0.0}
@@ -55,26 +76,67 @@ def test_scores_by_hand():
     assert all(low <= rate <= high for rate, (low, high) in [(50.0, result["ci"]["s2t"]), (result["wer"], result["ci"]["wer"])])
     model, lookup_row, recorded_row = table({"x": result})
     assert model[:3] == ("x", 4, 1) and str(model[3]).startswith("50.0 (") and model[6] == "25.0"
-    assert lookup_row[0] == "  lookup" and str(lookup_row[3]).startswith("75.0 (") and lookup_row[4:] == ("", "", "")
+    assert lookup_row[0] == "  lookup" and str(lookup_row[3]).startswith("75.0 (") and lookup_row[4:] == ("", "", "", "")
     assert recorded_row[:4] == ("  recorded answers", "", "", "") and str(recorded_row[5]).startswith("16.7 (")
     assert [row[1] for row in kinds_table({"x": result})] == ["capital", "digit"]
 
 
-def test_answers_are_told_with_what_was_asked_and_what_was_right():
-    rows = [Row("0", "You said six.", "you said", None, 1.0, lookup="You said two.", bank="b"), Row("1", error="damaged")]
-    good, bad = answers([asked(0), asked(1)], rows, {})
-    assert (good["question"], good["expected"], good["heard"]) == ("six", "You said six.", "you said")
-    assert good["right"] == {"s2t": True, "s2s": False, "lookup": False} and "recorded" not in good
-    assert bad["error"] == "damaged" and "right" not in bad
+def test_marks_are_means_and_answers_without_a_verdict_stay_out():
+    records = [asked(number) for number in range(4)]
+    rows = [
+        QuestionResult(id=str(n), question="q", text="a b", heard="a c", verdicts={"s2t": Verdict(value=mark)})
+        for n, mark in enumerate((7, 9, None, 5))
+    ]
+    result = score(records, rows, {}, "0-10")
+    assert result["score"] == {"s2t": 7.0} and "accuracy" not in result and result["unjudged"] == {"s2t": 1, "s2s": 0}
+    assert 5 <= result["ci"]["s2t"][0] < 7 < result["ci"]["s2t"][1] <= 9 and result["wer"] == 50.0
+    shown = table({"x": result})[0]
+    assert str(shown[3]).startswith("7.00 (") and str(shown[3]).endswith("of 10") and shown[4] == "-" and shown[7] == 1
+
+
+def run(values: list[float | None], **judging: object) -> Run:
+    how = Judging(**{"judge": "m", "scale": "0-10", **judging})  # type: ignore[arg-type]
+    report = RunReport(
+        model="m",
+        benchmarks={"x": {}},
+        manifests={"x": "1"},
+        judge="m",
+        judging={"x": how},
+        recogniser="r",
+        normaliser="n",
+        versions={},
+        date="",
+    )
+    return Run(
+        Path("r"),
+        report,
+        {"x": [QuestionResult(id=str(n), question="q", verdicts={"s2t": Verdict(value=v)}) for n, v in enumerate(values)]},
+    )
+
+
+def test_two_runs_are_compared_question_by_question():
+    told = compare(run([1, 5, None, 7, 4]), run([3, 6, 9, 9, None]))["x"]["s2t"]
+    assert (told["n"], told["first"], told["second"], told["difference"]) == (3, 4.33, 6.0, 1.67) and 1 <= told["ci"][0] <= told["ci"][
+        1
+    ] <= 2
+    assert told["p"] == pytest.approx(0.25, abs=0.03), "two of the eight sign patterns are as extreme"
+    right = compare(run([0, 0, 0, 0, 0, 0, 1], scale="right"), run([1, 1, 1, 1, 1, 1, 1], scale="right"))["x"]["s2t"]
+    assert right["difference"] == pytest.approx(85.71) and right["p"] == pytest.approx(2 / 2**6, abs=1e-5)
+    assert mcnemar(0, 0) == 1.0 and mcnemar(8, 2) == mcnemar(2, 8) == pytest.approx(0.10938) and sign_flips([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("change", [{"judge": "other"}, {"prompt_sha256": "2"}, {"scale": "right"}, {"temperature": 1.0}])
+def test_runs_that_were_judged_differently_do_not_compare(change):
+    with pytest.raises(UsageError, match="judged differently"):
+        compare(run([1]), run([1], **change))
 
 
 def test_what_was_not_measured_is_absent():
-    result = score([asked(0)], [Row("0", "", "")], {})
+    result = score([asked(0)], [answered(asked(0), "", "")], {})
     assert "wer" not in result and "recorded_wer" not in result and "above_lookup" not in result
     assert result["baselines"] == {} and result["accuracy"] == {"s2t": 0.0, "s2s": 0.0}
-    failed = score([asked(0)], [Row("0", error="damaged")], {})
-    assert failed == {"n": 0, "failed": 1}
-    assert table({"x": failed})[0][3:] == ("-",) * 4
+    none = score([asked(0)], [failed(0)], {})
+    assert none == {"n": 0, "failed": 1} and table({"x": none})[0][3:] == (*("-",) * 4, "")
 
 
 def test_interval_covers_the_true_rate_about_95_times_of_100():

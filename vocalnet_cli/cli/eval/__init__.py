@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from vocalnet_cli.cli.eval.compare import compare
 from vocalnet_cli.cli.eval.rescore import rescore
 from vocalnet_cli.cli.eval.run import evaluate
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.callback()(evaluate)
 app.command()(rescore)
+app.command()(compare)

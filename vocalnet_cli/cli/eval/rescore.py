@@ -50,7 +50,7 @@ def rescore(
 
     \b
     Examples:
-      vocalnet eval rescore scores/nano-voice.jsonl --judge rule --json
+      vocalnet eval rescore answers.jsonl --judge rule --json
       vocalnet eval rescore answers.jsonl --judge qwen-max --max-judge-calls 500 --judge-price 1.6,6.4
     """
     from vocalnet_cli.core.errors import VocalnetError

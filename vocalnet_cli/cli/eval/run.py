@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vocalnet_cli.cli.console import progress, show_table
+from vocalnet_cli.cli.eval.judges import (
+    JudgeKeyOpt,
+    JudgeOpt,
+    JudgePromptsOpt,
+    JudgeTimeoutOpt,
+    JudgeUrlOpt,
+    JudgeWorkersOpt,
+    MaxCallsOpt,
+    PriceOpt,
+    judge_of,
+    prices_of,
+)
+from vocalnet_cli.cli.eval.measuring import Said, manner_of, measure_all
 from vocalnet_cli.cli.options import (
+    BatchSizeOpt,
     DeviceOpt,
     DtypeOpt,
     JsonOpt,
@@ -19,21 +31,20 @@ from vocalnet_cli.cli.options import (
     QuietOpt,
     SeedOpt,
     SetOpt,
+    ShardOpt,
     VocoderOpt,
     VoiceOpt,
 )
 from vocalnet_cli.cli.resynthesis import resynthesis as measure_vocoder
-from vocalnet_cli.core.errors import UsageError, VocalnetError
-
-if TYPE_CHECKING:
-    from vocalnet_cli.core.evaluation.benchmarks import Benchmark
+from vocalnet_cli.core.errors import UsageError
 
 BenchmarkOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--benchmark",
         metavar="NAME",
-        help="nano-combination, nano-voice, nano-human, nano-ablation or a manifest. Repeatable; the first three if none.",
+        help="nano-combination, nano-voice, nano-human, nano-ablation; a manifest; a folder or table of questions with their recordings "
+        "(OpenAudioBench, VoiceBench, VocalBench, or rows {id, question, audio, references}). Repeatable; the first three if none.",
     ),
 ]
 FinishedOpt = Annotated[
@@ -51,6 +62,12 @@ DnsmosOpt = Annotated[
     Path | None, typer.Option("--dnsmos", metavar="DIR", help="With --resynthesis: DNSMOS scores too, by DIR/sig_bak_ovr.onnx.")
 ]
 FreshOpt = Annotated[bool, typer.Option("--fresh", help="Ask again even what is cached.")]
+AnswersOpt = Annotated[
+    list[Path] | None,
+    typer.Option("--answers", metavar="DIR", help="Score these too: ID.txt and ID.wav a question, or what -o wrote. Alone: only them."),
+]
+EngineOpt = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="local, or ray: models on RAY_ADDRESS or this machine.")]
+WorkersOpt = Annotated[int, typer.Option("--workers", metavar="N", min=0, help="Models asked at once with ray; 0: one a GPU, or one.")]
 
 
 def evaluate(
@@ -71,18 +88,31 @@ def evaluate(
     resynthesis: ResynthesisOpt = False,
     dnsmos: DnsmosOpt = None,
     fresh: FreshOpt = False,
+    answers: AnswersOpt = None,
+    judge: JudgeOpt = None,
+    judge_url: JudgeUrlOpt = None,
+    judge_key_env: JudgeKeyOpt = None,
+    judge_prompts: JudgePromptsOpt = None,
+    judge_workers: JudgeWorkersOpt = 8,
+    judge_timeout: JudgeTimeoutOpt = 60.0,
+    max_judge_calls: MaxCallsOpt = None,
+    judge_price: PriceOpt = None,
+    batch_size: BatchSizeOpt = 1,
+    shard: ShardOpt = None,
+    engine: EngineOpt = "local",
+    workers: WorkersOpt = 0,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Ask held-out questions: right answers in text and in speech, word errors of the speech.
+    """Ask held-out questions: right answers (or marks) in text and in speech, word errors of the speech.
 
-    Answers are cached ($VOCALNET_CACHE, else ./cache): a run that was stopped goes on, and nothing is asked twice. -o DIR writes
-    the report and every answer, with --steps also a picture.
+    Answers and a judge's replies are cached ($VOCALNET_CACHE, else ./cache): a run that was stopped goes on, and nothing is asked or
+    paid twice. -o DIR writes the report and every answer with its sound, with --steps also a picture.
 
     \b
     Examples:
-      vocalnet eval
       vocalnet eval --recipe nano/mtp5 --benchmark nano-voice --limit 40 -o scores --json
+      vocalnet eval --model VocalNet/VocalNet-8B --benchmark OpenAudioBench --judge qwen-max --answers others/glm4 -o table1
       vocalnet eval --recipe nano/mdm --steps 1,2,4,8,16 -o curve
       vocalnet eval --resynthesis --recipe nano/flow --dnsmos DIR
     """
@@ -94,58 +124,8 @@ def evaluate(
         return
     if dnsmos is not None:
         raise UsageError("--dnsmos scores resynthesised recordings only", "Add --resynthesis, or leave --dnsmos out.")
-    from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
-    from vocalnet_cli.core.evaluation.curve import draw_curve, steps_of
-    from vocalnet_cli.core.generation.load import find_model
-
-    folder, chosen, results = find_model(model, recipe), load_benchmarks(benchmarks, split), []
-    how = {"limit": limit, "device": device, "dtype": dtype, "seed": seed or 0, "vocoder": vocoder, "voice": voice, "fresh": fresh}
-    for passes in steps_of(steps) if steps else [None]:
-        result = _measured(folder, chosen, overrides or [], passes, where, quiet, how)
-        results.append(result if passes is None else {"steps": passes if passes == "auto" else int(passes), **result})
-        if not as_json:
-            _show(result, _label(passes))
-    if as_json:
-        typer.echo(json.dumps(results if steps else results[0], ensure_ascii=False))
-    if steps and where:
-        draw_curve(results, where / "steps.png")
-    _refuse_failures(results)
-
-
-def _label(passes: str | None) -> str:
-    return "" if passes is None else f", {passes} steps"
-
-
-def _measured(
-    folder: Path, chosen: list[Benchmark], overrides: list[str], passes: str | None, where: Path | None, quiet: bool, how: dict[str, Any]
-) -> dict[str, Any]:
-    """One measurement, with so many passes a block if given, under progress bars."""
-    from vocalnet_cli.core.evaluation.measure import measure
-
-    changes = [*overrides, *([] if passes is None else [f"generation.steps={passes}"])]
-    with progress(quiet) as bars:
-        tasks = {benchmark.name: bars.add_task(f"{benchmark.name}{_label(passes)}", total=None) for benchmark in chosen}
-
-        def tell(text: str) -> None:
-            bars.console.print(text, markup=False, soft_wrap=True)
-
-        return measure(
-            folder, chosen, overrides=changes, output=where and (where if passes is None else where / f"steps-{passes}"),
-            note=(lambda text: None) if quiet else tell, fail=tell,
-            advance=lambda name, done, total: bars.update(tasks[name], completed=done, total=total), **how,
-        )  # fmt: skip
-
-
-def _refuse_failures(results: list[dict[str, Any]]) -> None:
-    if failed := sum(one["failed"] for result in results for one in result["benchmarks"].values()):
-        raise VocalnetError(f"{failed} questions could not be answered", "The reasons are above; the same command asks only those again.")
-
-
-def _show(result: dict[str, Any], label: str) -> None:
-    """The tables of one measurement."""
-    from vocalnet_cli.core.evaluation import report
-
-    scores = result["benchmarks"]
-    show_table(report.COLUMNS, report.table(scores), title=f"{result['model']}{label}: {result['recogniser']}; 95 % intervals")
-    if kinds := report.kinds_table(scores):
-        show_table(report.KIND_COLUMNS, kinds)
+    said = Said(where, limit, prices_of(judge_price), as_json, quiet)
+    found = judge_of(judge, judge_url, judge_key_env, judge_prompts, judge_workers, judge_timeout, max_judge_calls)
+    asked = {"device": device, "dtype": dtype, "seed": seed or 0, "vocoder": vocoder, "voice": voice, "overrides": overrides or []}
+    manner = manner_of(batch_size, shard, engine, workers, fresh)
+    measure_all(said, model, recipe, answers or [], benchmarks, split, steps, found, manner, asked)

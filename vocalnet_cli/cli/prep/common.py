@@ -20,7 +20,6 @@ InputArg = Annotated[
 ]
 WorkersOpt = Annotated[int, typer.Option("--workers", metavar="N", min=0, help="Processes; 0: one a core. The outcome is the same.")]
 EngineOpt = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="local: processes; ray: Ray Data, RAY_ADDRESS or this machine.")]
-ShardOpt = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, for array jobs (I from 1).")]
 ShardRowsOpt = Annotated[int, typer.Option("--shard-rows", metavar="N", min=1, help="Rows that are finished, and kept, together.")]
 RootOpt = Annotated[
     Path | None, typer.Option("--root", metavar="DIR", help="Folder that sound and token paths are relative to, and may not leave.")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt
-from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, RootOpt, ShardOpt, ShardRowsOpt, SplitOpt, TextOnlyOpt, WorkersOpt, run
+from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt, ShardOpt
+from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, RootOpt, ShardRowsOpt, SplitOpt, TextOnlyOpt, WorkersOpt, run
 
 
 def voiceassistant(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt
-from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, RootOpt, ShardOpt, ShardRowsOpt, SplitOpt, WorkersOpt, no_folder, run
+from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt, ShardOpt
+from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, RootOpt, ShardRowsOpt, SplitOpt, WorkersOpt, no_folder, run
 
 FolderArg = Annotated[Path, typer.Argument(metavar="DIR", help="Folder in the layout of LibriSpeech, LibriTTS or LJ Speech.")]
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from vocalnet_cli.cli.console import err, progress, show_table
-from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt, SeedOpt
-from vocalnet_cli.cli.prep.common import EngineOpt, ShardOpt, ShardRowsOpt, WorkersOpt, run
+from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt, SeedOpt, ShardOpt
+from vocalnet_cli.cli.prep.common import EngineOpt, ShardRowsOpt, WorkersOpt, run
 
 DigitsOpt = Annotated[
     Path | None,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from vocalnet_cli.cli.options import DeviceOpt, JsonOpt, LimitOpt, OutputOpt, QuietOpt
-from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, ShardOpt, ShardRowsOpt, WorkersOpt, run
+from vocalnet_cli.cli.options import DeviceOpt, JsonOpt, LimitOpt, OutputOpt, QuietOpt, ShardOpt
+from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, ShardRowsOpt, WorkersOpt, run
 
 
 def tokens(

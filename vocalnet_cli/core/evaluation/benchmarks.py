@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from vocalnet_cli.core.config.places import nano_folder
 from vocalnet_cli.core.data.record import Record, read_manifest
 from vocalnet_cli.core.errors import UsageError, VocalnetError
+from vocalnet_cli.core.evaluation.published import manifests_of
 from vocalnet_cli.core.evaluation.wer import known_words
 
 BENCHMARKS = ("nano-combination", "nano-voice", "nano-human", "nano-ablation")
@@ -75,9 +76,17 @@ def load_benchmark(name: str, split: str | None = None, asked: bool = True) -> B
     return Benchmark(shown, manifest, records, hashlib.sha256(manifest.read_bytes()).hexdigest())
 
 
-def load_benchmarks(names: Sequence[str] | None, split: str | None = None, asked: bool = True) -> list[Benchmark]:
-    """The sets named, or the usual three (see `load_benchmark`). Raises UsageError if two would write to the same file."""
-    chosen = [load_benchmark(name, split, asked) for name in names or USUAL]
+def load_benchmarks(
+    names: Sequence[str] | None, split: str | None = None, asked: bool = True, note: Callable[[str], None] = lambda text: None
+) -> list[Benchmark]:
+    """The sets named, or the usual three (see `load_benchmark`); a folder or table of published questions stands for each set in it.
+
+    `note` hears of rows that cannot be asked. Raises UsageError if two would write to the same file.
+    """
+    chosen = []
+    for name in names or USUAL:
+        manifests = manifests_of(name, note) if name not in BENCHMARKS else []
+        chosen += [load_benchmark(one, split, asked) for one in (*map(str, manifests),) or (name,)]
     shown = [benchmark.name for benchmark in chosen]
     twice = sorted({name for name in shown if shown.count(name) > 1})
     if twice:

@@ -29,7 +29,7 @@ def draw_curve(results: Sequence[dict[str, Any]], path: Path) -> None:
     steps = [str(result["steps"]) for result in results]
     for name in results[0]["benchmarks"]:
         scores = [result["benchmarks"][name] for result in results]
-        for panel, values in zip(panels, ([s.get("wer") for s in scores], [s["accuracy"].get("s2s") for s in scores]), strict=True):
+        for panel, values in zip(panels, ([s.get("wer") for s in scores], [s.get("accuracy", {}).get("s2s") for s in scores]), strict=True):
             panel.plot(steps, [float("nan") if value is None else value for value in values], marker="o", label=name)
     for panel, title in zip(panels, ("word errors of the speech, %", "right answers in speech, %"), strict=True):
         panel.set(title=title, xlabel="passes a block", ylim=(0, None))

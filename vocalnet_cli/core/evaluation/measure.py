@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vocalnet_cli import __version__
 from vocalnet_cli.core.config.places import cache_folder, nano_folder
-from vocalnet_cli.core.data.record import Record, write_text_atomically
 from vocalnet_cli.core.evaluation.benchmarks import Benchmark
-from vocalnet_cli.core.evaluation.cache import AnswerCache, Row
+from vocalnet_cli.core.evaluation.cache import AnswerCache
+from vocalnet_cli.core.evaluation.conclude import Told, check_judge, judged, unread, write_results
+from vocalnet_cli.core.evaluation.gather import Manner, gather
+from vocalnet_cli.core.evaluation.judging.case import Judge
+from vocalnet_cli.core.evaluation.judging.rule import RuleJudge
+from vocalnet_cli.core.evaluation.listening import listen
 from vocalnet_cli.core.evaluation.lookup import BankFile, find_bank
-from vocalnet_cli.core.evaluation.report import answers, report
+from vocalnet_cli.core.evaluation.report import report
+from vocalnet_cli.core.evaluation.results import Run
 from vocalnet_cli.core.evaluation.score import score
-from vocalnet_cli.core.evaluation.wer import Hearing, recogniser_identity
+from vocalnet_cli.core.evaluation.wer import recogniser_identity
 from vocalnet_cli.core.generation.load import Plan, load_speaker, plan_answers
 from vocalnet_cli.core.generation.vocoder import find_voice, vocoder_hash
 from vocalnet_cli.core.model.device import pick_device, pick_dtype
@@ -26,6 +32,18 @@ from vocalnet_cli.core.model.folder import read_config, recipe_of, weights_hash
 if TYPE_CHECKING:
     from vocalnet_cli.core.evaluation.runner import Runner
     from vocalnet_cli.core.model.vocoder import Voice
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what happens."""
+
+    note: Callable[[str], None] = lambda text: None
+    """Remarks."""
+    fail: Callable[[str], None] = lambda text: None
+    """Why a question could not be answered, or has no verdict."""
+    advance: Callable[[str, int, int], None] = lambda benchmark, done, total: None
+    """Of each question: benchmark, questions done, questions in all."""
 
 
 def measure(
@@ -39,25 +57,28 @@ def measure(
     seed: int = 0,
     vocoder: str | None = None,
     voice: Path | None = None,
-    fresh: bool = False,
+    manner: Manner | None = None,
+    judge: Judge | None = None,
     output: Path | None = None,
-    note: Callable[[str], None] = lambda text: None,
-    fail: Callable[[str], None] = lambda text: None,
-    advance: Callable[[str, int, int], None] = lambda benchmark, done, total: None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Ask the model of a folder the questions of `benchmarks` (the first `limit` of each) and score its answers.
 
-    Answers are kept in `cache_folder()`/eval by all they depend on, and only those that are not there are asked for, or all with
-    `fresh`; a measurement wholly from there loads neither model nor recogniser. `overrides` are `generation.KEY=VALUE` and
-    `vocoder.KEY=VALUE`; `device`, `dtype`, `vocoder` and `voice` are as on the command line. With `output` also writes
-    `output`/report.json (what is returned) and `output`/NAME.jsonl (for each question what was expected, said and heard).
+    Answers, and what was heard in them, are kept in `cache_folder()`/eval by all they depend on, and only what is not there is asked
+    for; a measurement wholly from there loads neither model nor recogniser. `overrides` are `generation.KEY=VALUE` and
+    `vocoder.KEY=VALUE`; `device`, `dtype`, `vocoder` and `voice` are as on the command line. Without a `judge` the rule judges.
+    With `output` also writes a folder of results (`evaluation/results.py`).
 
-    `note` hears remarks, `fail` why a question could not be answered (the report counts it in `failed`, and it is asked again next
-    time), `advance(benchmark, done, total)` each question. Returns the object `eval --json` prints (`evaluation/report.py`).
+    A question that could not be answered counts in `failed`, an answer without a verdict in `unjudged`; both are tried again next time.
+    Returns the object `eval --json` prints (`evaluation/report.py`); with a part of a run shared out only `{"model", "unfinished":
+    {NAME: n}}` while other parts are missing.
 
     Raises UsageError for a device, type or override that cannot be, MissingWeights and VocalnetError for a model, vocoder, recogniser
     or bank that is not there or cannot be used, AudioError for a voice, OSError for a folder that cannot be written.
     """
+    manner, judge, watch = manner or Manner(), judge or RuleJudge(), watch or Watch()
+    manner.check()
+    check_judge(judge, benchmarks, watch.note)
     plan = plan_answers(folder, overrides, vocoder)
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
@@ -65,29 +86,74 @@ def measure(
     speaker = find_voice(plan, voice, where)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)  # told before the first question, not after the last
-
-    @cache
-    def runner() -> Runner:
-        from vocalnet_cli.core.evaluation.runner import Runner  # with it comes transformers, which takes seconds
-
-        return Runner(lambda: load_speaker(plan, where, kind), plan.generation, seed, bank, speaker)
-
+    make = _Maker(plan, where, kind, seed, bank, speaker, manner.batch_size)
     asked = _asked_with(plan, seed, str(kind).removeprefix("torch."), speaker)
-    scores: dict[str, Any] = {}
-    lines: dict[str, list[dict[str, Any]]] = {}
-    recognisers: dict[str, None] = {}
+    told: list[Told] = []
+    unfinished = {}
     for benchmark in benchmarks:
         records = benchmark.records[:limit]
-        rows, hearing = _asked(benchmark, records, asked, runner, bank, fresh, fail, advance)
-        if hearing.missing:
-            note(f"note: {hearing.name}: has no pronunciation for {', '.join(hearing.missing)} ({benchmark.name})")
-        recognisers[hearing.name] = None
-        scores[benchmark.name] = score(records, rows, hearing.alike)
-        lines[benchmark.name] = answers(records, rows, hearing.alike)
-    result = report(_shown(folder), recipe_of(folder), {**asked, "recogniser": "; ".join(recognisers)}, scores)
+        identity = {"vocalnet": __version__, "benchmark": benchmark.name, "manifest_sha256": benchmark.sha256, **asked}
+        with AnswerCache(cache_folder() / "eval", identity, manner.part) as answers:
+            rows = gather(benchmark, records, answers, make, bank, manner, partial(watch.advance, benchmark.name))
+            whole = [row for row in rows if row is not None]
+            if len(whole) < len(rows):
+                unfinished[benchmark.name] = len(rows) - len(whole)
+                continue
+            heard, hearing = listen(benchmark, records, whole, answers.folder, answers.heard(recogniser_identity(benchmark.words)))
+            told.append(Told(benchmark, records, whole, heard, hearing, answers.folder))
+    if unfinished:
+        return {"model": _shown(folder), "unfinished": unfinished}
+    return conclude(_shown(folder), recipe_of(folder), asked, told, judge, output, watch)
+
+
+def conclude(
+    model: str, recipe: str | None, facts: dict[str, Any], told: Sequence[Told], judge: Judge, output: Path | None, watch: Watch
+) -> dict[str, Any]:
+    """Judge and count the answers to some benchmarks; `facts` say where they come from. Returns, and with `output` writes, the report."""
+    results, scores, judging = {}, {}, {}
+    for one in told:
+        name = one.benchmark.name
+        if one.hearing.missing:
+            watch.note(f"note: {one.hearing.name}: has no pronunciation for {', '.join(one.hearing.missing)} ({name})")
+        results[name], judged_by = judged(one, judge, partial(watch.advance, name) if judge.paid else lambda done, total: None)
+        if judged_by is not None:
+            judging[name] = judged_by
+        scores[name] = score(one.records, results[name], one.hearing.alike, judged_by.scale if judged_by else "right")
+        for failed in (row for row in results[name] if row.error is not None):
+            watch.fail(f"{name} {failed.id}: {failed.error}")
+        for own, answer, verdict in unread(results[name]):
+            watch.fail(f"{name} {own}: no verdict on {answer}: {verdict.failure}")
+    recognisers = "; ".join(dict.fromkeys(one.hearing.name for one in told))
+    manifests = {one.benchmark.name: one.benchmark.sha256 for one in told}
+    found = report(model, recipe, {**facts, "recogniser": recognisers}, scores, judging, manifests)
     if output is not None:
-        _write(output, result, lines)
-    return result
+        write_results(Run(output, found, results))
+    return found.model_dump(mode="json")
+
+
+@dataclass
+class _Maker:
+    """Makes who is asked, once in each process that asks."""
+
+    plan: Plan
+    device: torch.device
+    dtype: torch.dtype
+    seed: int
+    bank: BankFile | None
+    voice: Voice | None
+    batch_size: int
+    _made: Runner | None = None
+
+    def __call__(self) -> Runner:
+        from vocalnet_cli.core.evaluation import runner  # with it comes transformers, which takes seconds
+
+        if self._made is None:
+            load = partial(load_speaker, self.plan, self.device, self.dtype)
+            self._made = runner.Runner(load, self.plan.generation, self.seed, self.bank, self.voice, self.batch_size)
+        return self._made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": None}  # a loaded model does not travel
 
 
 def _asked_with(plan: Plan, seed: int, dtype: str, voice: Voice | None) -> dict[str, Any]:
@@ -108,45 +174,3 @@ def _asked_with(plan: Plan, seed: int, dtype: str, voice: Voice | None) -> dict[
 
 def _shown(folder: Path) -> str:
     return nano_folder().name if folder == nano_folder() else str(folder)
-
-
-def _asked(
-    benchmark: Benchmark,
-    records: Sequence[Record],
-    asked: dict[str, Any],
-    runner: Callable[[], Runner],
-    bank: BankFile | None,
-    fresh: bool,
-    fail: Callable[[str], None],
-    advance: Callable[[str, int, int], None],
-) -> tuple[list[Row], Hearing]:
-    """A row for each of `records`, each on disk as soon as it is there, and who listened. What is on disk already is not asked again."""
-    identity = {
-        "vocalnet": __version__,
-        "benchmark": benchmark.name,
-        "manifest_sha256": benchmark.sha256,
-        **asked,
-        "recogniser": recogniser_identity(benchmark.words),
-    }
-    rows = []
-    with AnswerCache(cache_folder() / "eval", identity) as results:
-        for record in records:
-            row = None if fresh else results.rows.get(record.id)
-            if row is not None and bank is None:
-                row = replace(row, lookup=None, bank=None)  # of a bank that is no longer there
-            elif row is None or (bank is not None and row.bank != bank.sha256):
-                results.begin(results.hearing or runner().recogniser(benchmark).hearing)
-                row = runner().ask(benchmark, record) if row is None else runner().look_up(benchmark, record, row)
-                results.add(row)
-            rows.append(row)
-            advance(benchmark.name, len(rows), len(records))
-            if row.error is not None:
-                fail(f"{benchmark.name} {row.id}: {row.error}")
-    assert results.hearing is not None, "a benchmark holds a question, and `begin` came before its answer"
-    return rows, results.hearing
-
-
-def _write(folder: Path, result: dict[str, Any], lines: dict[str, list[dict[str, Any]]]) -> None:
-    for name, rows in lines.items():
-        write_text_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    write_text_atomically(folder / "report.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")

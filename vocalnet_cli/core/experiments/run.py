@@ -13,6 +13,7 @@ from typing import Any
 
 from vocalnet_cli.core.errors import Interrupted, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
+from vocalnet_cli.core.evaluation.measure import Watch as Watching
 from vocalnet_cli.core.evaluation.measure import measure
 from vocalnet_cli.core.experiments.grid import Cell, Grid
 from vocalnet_cli.core.experiments.plan import check_ready
@@ -84,8 +85,7 @@ def run_cell(cell: Cell, device: str, watch: Watch, quiet: bool) -> None:
             device=device,
             seed=cell.seed,
             output=cell.folder / "eval",
-            advance=watch.asked,
-            fail=watch.failed,
+            watch=Watching(fail=watch.failed, advance=watch.asked),
         )
     failed = sum(one["failed"] for one in measured["benchmarks"].values())
     if failed:

@@ -34,6 +34,8 @@ class Turn:
     tokens: list[int] | Path | None = None
     """CosyVoice 2 tokens of the answer, or the .npy that holds them."""
     note: dict[str, Any] = field(default_factory=dict)
+    keeps_id: bool = False
+    """Whether `index` is an id that people gave, to be kept as it is."""
 
 
 def text_of(row: dict[str, Any], name: str) -> str:
