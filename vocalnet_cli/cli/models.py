@@ -19,12 +19,15 @@ NameArg = Annotated[str, typer.Argument(metavar="MODEL", help="An embedded name 
 HubArg = Annotated[str, typer.Argument(metavar="NAME", help="A hub id, OWNER/NAME.")]
 
 PartsArg = Annotated[list[str] | None, typer.Argument(metavar="[PART]...", help="Parts whose type changes; none = all it carries.")]
+BesideOpt = Annotated[
+    str | None, typer.Option("--beside", metavar="MODEL", help="Write these parts alone; every other is that of this model.")
+]
 StoredOpt = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Type on disk: fp32, bf16, fp16 or int8.")]
 
 
 @app.callback()
 def models(context: typer.Context, as_json: JsonOpt = False) -> None:
-    """List the embedded model and the published ones, with what is on this machine.
+    """List the embedded and the published models, with what is on this machine.
 
     \b
     Examples:
@@ -37,10 +40,9 @@ def models(context: typer.Context, as_json: JsonOpt = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from vocalnet_cli.cli.console import show_table
-    from vocalnet_cli.core.config.places import nano_folder
     from vocalnet_cli.core.model.inventory import known_models
 
-    rows = known_models(nano_folder())
+    rows = known_models()
     if as_json:
         typer.echo(json.dumps([{"name": r.name, "what": r.what, "folder": str(r.folder) if r.folder else None} for r in rows]))
         return
@@ -96,13 +98,20 @@ def _print(described: Description) -> None:
 
 
 @app.command()
-def store(name: NameArg, parts: PartsArg = None, output: OutputOpt = None, dtype: StoredOpt = "int8", as_json: JsonOpt = False) -> None:
+def store(
+    name: NameArg,
+    parts: PartsArg = None,
+    output: OutputOpt = None,
+    dtype: StoredOpt = "int8",
+    beside: BesideOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
     """Write a model again in our layout with its weights in another type, all or some parts. int8 takes half of fp16's room.
 
     \b
     Examples:
-      vocalnet models store runs/nano/mtp5/model -o smaller
-      vocalnet models store nano talker vocoder -o smaller --dtype int8
+      vocalnet models store nano talker -o smaller --dtype int8
+      vocalnet models store runs/nano/mdm-distill/model talker --beside nano -o nano-mdm
     """
     from vocalnet_cli.cli.console import show_table
     from vocalnet_cli.core.errors import UsageError
@@ -115,10 +124,13 @@ def store(name: NameArg, parts: PartsArg = None, output: OutputOpt = None, dtype
         raise UsageError("no folder for the model", "name one: vocalnet models store MODEL -o DIR")
     if dtype not in STORED:
         raise UsageError(f"--dtype is {dtype!r}: not a type weights are stored in", f"Use {', '.join(STORED)}.")
+    if beside is not None and not parts:
+        raise UsageError("--beside without parts: nothing would be shared", f"Name those to write: {', '.join(PARTS)}.")
     for part in parts or []:
         if part not in PARTS:
             raise UsageError(f"{part!r} is no part of a model", f"Parts are {', '.join(PARTS)}.")
-    sizes = store_model(find_model(name, fetch=False), Path(output), dtype, parts or ())
+    other = find_model(beside, fetch=False) if beside is not None else None
+    sizes = store_model(find_model(name, fetch=False), Path(output), dtype, parts or (), other)
     if as_json:
         typer.echo(json.dumps({"folder": output, "bytes": sizes}))
         return

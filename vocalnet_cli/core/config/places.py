@@ -17,10 +17,29 @@ def run_folder(recipe_name: str) -> Path:
     return Path("runs") / recipe_name
 
 
-NANO = "nano"
-"""Name of the model the package carries."""
+NANO, NANO_MDM = "nano", "nano-mdm"
+EMBEDDED = {
+    NANO: "embedded model, trained from nothing, English",
+    NANO_MDM: "nano with a masked-diffusion talker; its other parts are nano's",
+}
+"""Models that can be part of the package, and what they are; all but `nano` only where their folder is."""
+
+
+def embedded_folder(name: str) -> Path:
+    """Folder of a model of EMBEDDED, whether or not this installation has it."""
+    return Path(str(files("vocalnet_cli"))) / "assets" / name
+
+
+def is_embedded(name: str) -> bool:
+    """Whether the package carries a model of this name here."""
+    return name in EMBEDDED and (embedded_folder(name) / "config.json").is_file()
 
 
 def nano_folder() -> Path:
     """Folder of the embedded model, with the recorded question `question.wav` beside its weights."""
-    return Path(str(files("vocalnet_cli"))) / "assets" / "nano"
+    return embedded_folder(NANO)
+
+
+def model_name(folder: Path) -> str:
+    """How `--model` takes the model of a folder: an embedded one by its name."""
+    return next((name for name in EMBEDDED if folder == embedded_folder(name)), str(folder))

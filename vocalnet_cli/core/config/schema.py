@@ -120,6 +120,15 @@ class ModelSettings(Settings):
         return self
 
 
+class PartsElsewhere(Settings):
+    """What config.json of a model says of the model that the parts it does not carry come from."""
+
+    model: str = Field(min_length=1)
+    """Name of an embedded model, or a folder."""
+    thinker_mark: str
+    """What tells the weights of that model's thinker, whose states the talker learned to read, from others."""
+
+
 def _default_talker() -> Any:
     from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
 

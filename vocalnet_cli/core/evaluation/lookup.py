@@ -22,7 +22,7 @@ from vocalnet_cli.core.data.record import Record, read_manifest
 from vocalnet_cli.core.data.synth.questions import spoken_words
 from vocalnet_cli.core.data.synth.split import check_split
 from vocalnet_cli.core.errors import UsageError, VocalnetError
-from vocalnet_cli.core.model.folder import LOOKUP_FILE, encoder_hash, sha256_of
+from vocalnet_cli.core.model.folder import LOOKUP_FILE, encoder_hash, home, sha256_of
 from vocalnet_cli.core.model.tensor_file import write_tensors
 
 if TYPE_CHECKING:
@@ -171,11 +171,11 @@ class BankFile:
 
 
 def find_bank(folder: Path) -> BankFile | None:
-    """The bank in a model's folder; None if it has none. Reads no vector.
+    """The bank in a model's folder, or that of the model it shares its encoder with; None if it has none. Reads no vector.
 
     Raises VocalnetError for a file that is no bank, or that was made with another encoder than the folder's.
     """
-    path = folder / LOOKUP_FILE
+    path = home(folder, LOOKUP_FILE) / LOOKUP_FILE
     if not path.exists():
         return None
     try:

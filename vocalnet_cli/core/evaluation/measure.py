@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vocalnet_cli import __version__
-from vocalnet_cli.core.config.places import cache_folder, nano_folder
+from vocalnet_cli.core.config.places import cache_folder, model_name
 from vocalnet_cli.core.evaluation.benchmarks import Benchmark
 from vocalnet_cli.core.evaluation.cache import AnswerCache
 from vocalnet_cli.core.evaluation.conclude import Told, check_judge, judged, unread, write_results
@@ -173,4 +173,4 @@ def _asked_with(plan: Plan, seed: int, dtype: str, voice: Voice | None) -> dict[
 
 
 def _shown(folder: Path) -> str:
-    return nano_folder().name if folder == nano_folder() else str(folder)
+    return model_name(folder)

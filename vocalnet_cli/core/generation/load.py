@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vocalnet_cli.core.config.find import find_recipe, recipe_name
 from vocalnet_cli.core.config.load import check_tree
-from vocalnet_cli.core.config.places import NANO, nano_folder, run_folder
+from vocalnet_cli.core.config.places import NANO, NANO_MDM, embedded_folder, is_embedded, nano_folder, run_folder
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderSettings
 from vocalnet_cli.core.config.yaml_tree import parse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def find_model(model: str | None, recipe: str | None = None, fetch: bool = True) -> Path:
-    """Folder of a model by name: none or `nano` is the embedded one; else a folder, ours or of the released layout, or a hub id.
+    """Folder of a model by name: of an embedded model, none being `nano`; else a folder, ours or of the released layout, or a hub id.
 
     A hub id is looked for in the local cache first, then fetched (unless told not to `fetch`) with the library's progress bars.
     With `recipe`, the model of that recipe's finished run instead. Raises MissingWeights for anything that cannot be had,
@@ -35,8 +35,8 @@ def find_model(model: str | None, recipe: str | None = None, fetch: bool = True)
         if model is not None:
             raise UsageError(f"--model {model} and --recipe {recipe} both name a model", "Give one of the two.")
         return _finished_run(recipe)
-    if model is None or model == NANO:
-        return nano_folder()
+    if model is None or model == NANO or is_embedded(model):
+        return embedded_folder(model or NANO)
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
@@ -47,6 +47,11 @@ def find_model(model: str | None, recipe: str | None = None, fetch: bool = True)
         if here is None and not fetch:
             raise MissingWeights(f"{model}: not on this machine", f"Get it with `vocalnet models pull {model}`.")
         return here or hub.pull(model)
+    if model == NANO_MDM:
+        raise MissingWeights(
+            f"model {NANO_MDM}: not in this package, and no folder of that name is here",
+            f"Train nano/mdm-distill, then `vocalnet models store runs/nano/mdm-distill/model talker --beside nano -o {NANO_MDM}`.",
+        )
     raise MissingWeights(
         f"model {model!r}: no such folder, and no model of that name is on this machine",
         "Answer with the embedded model (--model nano), name a folder written by `vocalnet train`, or a hub id (`vocalnet models`).",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, CosyVoice2Settings
 from vocalnet_cli.core.errors import MissingWeights, UsageError, VocalnetError
 from vocalnet_cli.core.model import hub
-from vocalnet_cli.core.model.folder import VOICES_FILE, is_vocoder, sha256_of
+from vocalnet_cli.core.model.folder import VOICES_FILE, home, is_vocoder, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def find_voice(plan: Plan, voice: Path | None, device: torch.device) -> Voice | 
     from vocalnet_cli.core.model.vocoder.voices import VoiceTable
     from vocalnet_cli.core.model.voice import make_voice
 
-    folder = plan.vocoder_folder or plan.folder
+    folder = plan.vocoder_folder or home(plan.folder, "vocoder.safetensors")
     known = VoiceTable.of(folder)
     if known is not None and (plan.vocoder.tokenizer is not None or not _is_recording(voice, known)):
         return known[str(voice)].to(device)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vocalnet_cli.core.config.load import check_tree, load_recipe
-from vocalnet_cli.core.config.places import nano_folder
+from vocalnet_cli.core.config.places import model_name
 from vocalnet_cli.core.config.schema import GenerationSettings, LatencySettings, PaperRow
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError
@@ -67,7 +67,7 @@ class Setup:
     @property
     def name(self) -> str:
         """The model as `--model` takes it."""
-        return nano_folder().name if self.folder == nano_folder() else str(self.folder)
+        return model_name(self.folder)
 
 
 def resolve(asked: Asked) -> Setup:

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from vocalnet_cli.core.config.load import resolved_name
-from vocalnet_cli.core.config.schema import ModelSettings
+from vocalnet_cli.core.config.places import EMBEDDED, embedded_folder
+from vocalnet_cli.core.config.schema import ModelSettings, PartsElsewhere
 from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 
@@ -37,7 +38,8 @@ def is_vocoder(folder: Path) -> bool:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Settings of a folder, ours or in the released layout: `model`, and `generation` defaults; `vocoder` (VocoderElsewhere) where
-    the model names one it does not carry. Raises MissingWeights or VocalnetError.
+    the model names one it does not carry, `shares` (PartsElsewhere) where parts come from another model, whose settings are then
+    in `model` and `generation` too. Raises MissingWeights or VocalnetError.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -48,6 +50,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             return _released(folder, path, config)
+        if "shares" in config:
+            config = _with_shared(folder, config)
         config["model"] = ModelSettings.model_validate(config["model"])
         if "vocoder" in config:
             config["vocoder"] = VocoderElsewhere.model_validate(config["vocoder"])
@@ -55,6 +59,43 @@ def read_config(folder: Path) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         raise VocalnetError(f"{path}: not a model description ({first})", "The file is damaged: copy or train the model again.") from error
     return config
+
+
+def _with_shared(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """A raw config.json with the settings of the model it shares parts with, its own before those."""
+    shares = PartsElsewhere.model_validate(config["shares"])
+    place = _place(shares.model)
+    if not (place / "config.json").is_file():
+        raise MissingWeights(f"{folder}: takes parts from {shares.model}, which is not there", "Put it there, or name another model.")
+    if not (place / "thinker.safetensors").is_file() or "format" not in (theirs := read_config(place)):
+        raise VocalnetError(
+            f"{folder}: takes parts from {shares.model}, which does not carry them", "Name a folder that `vocalnet train` wrote."
+        )
+    if weights_mark(place / "thinker.safetensors") != shares.thinker_mark:
+        raise VocalnetError(
+            f"{folder}: its talker reads another thinker than that of {shares.model}",
+            "Train the talker on this thinker, then write it with `vocalnet models store MODEL talker --beside`.",
+        )
+    model = theirs["model"].model_dump(mode="json") | config["model"]
+    generation = (theirs.get("generation") or {}) | (config.get("generation") or {})
+    elsewhere = {"vocoder": theirs["vocoder"].model_dump()} if "vocoder" in theirs else {}
+    return elsewhere | config | {"shares": shares, "model": model, "generation": generation}
+
+
+def _place(model: str) -> Path:
+    return embedded_folder(model) if model in EMBEDDED else Path(model)
+
+
+def home(folder: Path, name: str) -> Path:
+    """The folder that holds a file of a model: the model's own, or that of the one it shares parts with, if only that has it."""
+    path = folder / "config.json"
+    if (folder / name).is_file() or not path.is_file():
+        return folder
+    try:
+        shared = _place(str(json.loads(path.read_text(encoding="utf-8"))["shares"]["model"]))
+    except (ValueError, KeyError, TypeError):
+        return folder  # damaged ones are told by `read_config`
+    return shared if (shared / name).is_file() else folder
 
 
 def _released(folder: Path, path: Path, config: Any) -> dict[str, Any]:
@@ -79,14 +120,32 @@ def recipe_of(folder: Path) -> str | None:
 
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of all that decides a model's answers: weights, settings, tokenizer, chat template."""
+    files = _deciding(folder)
+    shared = home(folder, "thinker.safetensors")
+    if shared != folder:
+        own = {path.name for path in files} - {"config.json"}
+        files += [path for path in _deciding(shared) if path.name not in own]
+    return sha256_of(files)
+
+
+def _deciding(folder: Path) -> list[Path]:
     weights = [path for path in folder.glob("*.safetensors") if path.name != LOOKUP_FILE]
-    return sha256_of([*sorted(weights), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.jinja"))])
+    return [*sorted(weights), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.jinja"))]
 
 
 def encoder_hash(folder: Path) -> str:
     """SHA-256 of a model's encoder weights; of all its weights where the encoder has no file of its own (released checkpoints)."""
-    own = folder / "encoder.safetensors"
+    own = home(folder, "encoder.safetensors") / "encoder.safetensors"
     return sha256_of([own]) if own.is_file() else weights_hash(folder)
+
+
+def weights_mark(path: Path) -> str:
+    """SHA-256 over the size, start and end of a file of weights: tells trained weights apart without reading gigabytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(_BLOCK)
+        file.seek(max(0, size - _BLOCK))
+        return hashlib.sha256(f"{size}\n".encode() + start + file.read(_BLOCK)).hexdigest()
 
 
 def sha256_of(paths: Iterable[Path]) -> str:

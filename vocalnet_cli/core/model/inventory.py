@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vocalnet_cli.core.config.places import EMBEDDED, embedded_folder, is_embedded
 from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.folder import PARTS, read_config
 from vocalnet_cli.core.model.shards import opened
@@ -29,9 +30,9 @@ class Listed:
     """Where it is on this machine, or none."""
 
 
-def known_models(embedded: Path) -> list[Listed]:
-    """The embedded model, then the published ones, with what is on this machine."""
-    rows = [Listed("nano", "embedded model, trained from nothing, English", embedded)]
+def known_models() -> list[Listed]:
+    """The embedded models, then the published ones, with what is on this machine."""
+    rows = [Listed(name, what, embedded_folder(name)) for name, what in EMBEDDED.items() if is_embedded(name)]
     return rows + [Listed(known.name, known.what, hub.cached(known.name)) for known in hub.KNOWN]
 
 

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from vocalnet_cli.core.errors import MissingWeights
+from vocalnet_cli.core.model.folder import home
 
 LLAMA_SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|pad|>"]
 QWEN_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
@@ -50,7 +51,7 @@ def train_tokenizer(texts: Iterable[str], vocab: int, family: str) -> PreTrained
 
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     """The tokenizer of a local model folder. Raises MissingWeights when there is none."""
-    folder = Path(folder)
+    folder = home(Path(folder), "tokenizer.json")
     if (folder / "tokenizer.json").is_file():
         # Not through AutoTokenizer: it asks config.json for a model type, and does not know that of the released checkpoints.
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)

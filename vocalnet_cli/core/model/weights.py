@@ -14,7 +14,7 @@ from vocalnet_cli.core.config.schema import ModelSettings
 from vocalnet_cli.core.config.vocoder_schema import VocoderElsewhere, VocoderSettings
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model.device import DTYPES
-from vocalnet_cli.core.model.folder import FORMAT, PARTS, VOCODER_PARTS, read_config
+from vocalnet_cli.core.model.folder import FORMAT, PARTS, VOCODER_PARTS, home, read_config
 from vocalnet_cli.core.model.released import load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tensor_file import in_int8, read_tensors, whole_folder, write_tensors
@@ -79,7 +79,9 @@ def _stored(part: nn.Module, dtype: str) -> dict[str, Tensor]:
 
 
 def load_part(part: nn.Module, folder: Path, name: str) -> None:
-    """Read one part's weights from `folder` into `part`; every tensor must be there, with its shape."""
+    """Read one part's weights from `folder`, or from the model it shares them with, into `part`; every tensor must be there, with its
+    shape."""
+    folder = home(folder, f"{name}.safetensors")
     path = folder / f"{name}.safetensors"
     tensors = _tensors(path, name)
     _fill(part, path, tensors)
@@ -89,6 +91,7 @@ def load_part(part: nn.Module, folder: Path, name: str) -> None:
 
 def load_vocoder_part(vocoder: Vocoder, folder: Path, name: str) -> None:
     """Read one of VOCODER_PARTS from the vocoder of `folder`, and with a flow the voices it knows."""
+    folder = home(folder, "vocoder.safetensors")
     path, inside = folder / "vocoder.safetensors", VOCODER_PARTS[name]
     if inside not in dict(vocoder.named_children()):
         hint = (

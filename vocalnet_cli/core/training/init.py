@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, WhisperModel
 
 from vocalnet_cli.core.config.find import laptop_twin
-from vocalnet_cli.core.config.places import NANO, nano_folder
+from vocalnet_cli.core.config.places import NANO, embedded_folder, is_embedded
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, VocalnetError
@@ -27,9 +27,9 @@ from vocalnet_cli.core.training.stage_plan import STAGES
 
 
 def locate(where: str) -> Path | None:
-    """Folder of a part's weights: the embedded model's, a local one, or that of a hub id in the local cache; none if not here."""
-    if where == NANO:
-        return nano_folder()
+    """Folder of a part's weights: an embedded model's, a local one, or that of a hub id in the local cache; none if not here."""
+    if where == NANO or is_embedded(where):
+        return embedded_folder(where)
     if Path(where).is_dir():
         return Path(where)
     return hub.cached(where) if hub.is_hub_id(where) else None
