@@ -9,7 +9,7 @@ import torch
 
 from vocalnet_cli.core.config.find import list_recipes
 from vocalnet_cli.core.config.load import load_recipe
-from vocalnet_cli.core.experiments.table import find_table
+from vocalnet_cli.core.experiments.table import catalogue, find_table
 from vocalnet_cli.core.model.speech_llm import build_model
 
 ROOT = Path(__file__).parents[2] / "recipes"
@@ -65,6 +65,42 @@ def test_table_5_has_every_row_in_the_papers_order(family):
         talker, step = recipe.model.talker, recipe.generation.tokens_per_step
         found.append((talker.kind, talker.step_sizes[-1], step, recipe.paper.expect["wer_percent"]))
     assert found == TABLE_5
+
+
+MDM_ABLATION = [
+    ("bernoulli", None, 1, 39.0), ("hierarchical", None, 1, 50.7),
+    ("hierarchical", 0.0, 1, 41.27), ("hierarchical", 0.9, 1, 15.95),
+    ("bernoulli", 0.7, 1, 9.69), ("bernoulli", 0.7, 4, 7.65),
+    ("hierarchical", 0.7, 1, 6.23), ("hierarchical", 0.7, 4, 5.34),
+]  # fmt: skip
+"""arXiv 2602.08607: masking, alpha of the distillation (none: stage 2 alone), steps a block, word errors in percent."""
+
+
+@pytest.mark.parametrize("family", ["nano", "vocalnet-mdm"])
+def test_the_ablations_of_masked_diffusion_are_the_papers(family):
+    found = []
+    for row in find_table(family, "mdm-ablation", "2602.08607").rows:
+        recipe = load_recipe(row.recipe).recipe
+        assert recipe.model.talker.layout == "single"
+        alpha = recipe.distill.alpha if recipe.stage == "distill" else None
+        found.append((recipe.model.talker.masking, alpha, recipe.generation.steps, recipe.paper.expect.get("wer_percent")))
+    assert [row for row in found if row[-1] is not None] == MDM_ABLATION
+
+
+@pytest.mark.parametrize("family", ["nano", "vocalnet-mdm"])
+def test_the_main_rows_of_masked_diffusion_share_thinker_and_data(family):
+    rows = [load_recipe(row.recipe).recipe for row in find_table(family, "mdm", "2602.08607").rows]
+    assert [(row.model.talker.kind, row.generation.steps) for row in rows[2:]] == [("mdm", steps) for steps in (16, 4, 2, 1)]
+    assert [(row.model.talker.kind, row.generation.tokens_per_step) for row in rows[:2]] == [("ntp", 1), ("mtp-vocalnet", 3)]
+    assert all(row.data == rows[0].data and row.model.thinker == rows[0].model.thinker for row in rows)
+    assert len({row.init["thinker"] for row in rows}) == 1
+
+
+def test_a_table_is_listed_with_its_parts():
+    listed = catalogue("mdm")
+    assert {row["paper"]["table"] for row in listed} == {"mdm", "mdm-ablation", "mdm-latency"}
+    assert {row["family"] for row in listed} == {"nano", "vocalnet-mdm"}
+    assert {row["paper"]["table"] for row in catalogue("mdm-latency")} == {"mdm-latency"}
 
 
 @pytest.mark.parametrize("family", ["nano", "vocalnet"])

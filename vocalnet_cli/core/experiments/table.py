@@ -76,18 +76,20 @@ def find_table(family: str, table: str, paper: str | None = None) -> Table:
 
 
 def catalogue(table: str | None = None) -> list[dict[str, Any]]:
-    """Every recipe of the toolkit, or those of one table in the table's order, family by family:
+    """Every recipe of the toolkit, or those of one table (`mdm` with its parts, `mdm-ablation` ...) in its order, family by family:
 
     `{"family", "name", "stage", "paper", "about"}`. Raises UsageError for a table no recipe stands in.
     """
     found: list[tuple[RecipeInfo, Recipe]] = [(info, load_recipe(str(info.path)).recipe) for info in list_recipes()]
     if table is not None:
         tables = sorted({recipe.paper.table for _, recipe in found if recipe.paper is not None}, key=_natural)
-        if table not in tables:
+        if not any(_part_of(one, table) for one in tables):
             raise UsageError(f"--table {table}: no recipe stands for a row of it", f"There are rows of: {', '.join(tables)}.")
         families = {info.family: number for number, (info, _) in reversed(list(enumerate(found)))}
-        chosen = [(info, recipe, recipe.paper) for info, recipe in found if recipe.paper is not None and recipe.paper.table == table]
-        chosen.sort(key=lambda one: (one[2].arxiv, families[one[0].family], _place(Row(one[0].short, one[0].name, one[2]))))
+        chosen = [
+            (info, recipe, recipe.paper) for info, recipe in found if recipe.paper is not None and _part_of(recipe.paper.table, table)
+        ]
+        chosen.sort(key=lambda one: (one[2].arxiv, one[2].table, families[one[0].family], _place(Row(one[0].short, one[0].name, one[2]))))
         found = [(info, recipe) for info, recipe, _ in chosen]
     return [
         {
@@ -99,6 +101,10 @@ def catalogue(table: str | None = None) -> list[dict[str, Any]]:
         }
         for info, recipe in found
     ]
+
+
+def _part_of(table: str, name: str) -> bool:
+    return table == name or table.startswith(f"{name}-")
 
 
 def _row(info: RecipeInfo) -> Row | None:
