@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,13 +143,19 @@ def test_the_stages_of_tables_3_and_4_train_what_their_rows_say(corpus: Path, vo
     assert answer.code == 0, answer.err
 
 
+def load_model_talker(result: Any, run: str) -> torch.Tensor:
+    assert result.code == 0, result.err
+    return load_file(f"{run}/model/talker.safetensors")["head.weight"]
+
+
 def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path, vocalnet: Callable) -> None:
     for stage in ("lm", "encoder", "speech-tokenizer"):
         assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
     origin = {"tokenizer": "lm", "thinker": "lm", "encoder": "encoder", "adaptor": "encoder", "vocoder": "speech-tokenizer"}
     start_from = [f"--set=init.{part}=runs/nano/{stage}/model" for part, stage in origin.items()]
-    told = vocalnet("train", "--recipe", recipe(corpus, "mdm"), *start_from, "-o", "runs/nano/mdm", "--json")
-    assert told.code == 0, told.err
+    for stage in ("mdm-written", "mdm"):
+        told = vocalnet("train", "--recipe", recipe(corpus, stage), *start_from, "-o", f"runs/nano/{stage}", "--json")
+        assert told.code == 0, told.err
     command = ("distill", "--recipe", recipe(corpus, "mdm-distill"), *start_from, "--set=distill.rounds=2", "-o", "out", "--json")
     told = vocalnet(*command)
     assert told.code == 0, told.err
@@ -160,6 +167,10 @@ def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path
     assert vocalnet(*command, "--resume").code == 0  # the first round is kept, the second ends as it did
     assert (corpus / "out/round-1/model/talker.safetensors").stat().st_mtime_ns == before
     assert torch.equal(load_file("out/model/talker.safetensors")["head.weight"], trained[2]["head.weight"])
+    kept = ("--set=distill.rounds=1", "--set=distill.cached_masks=2", "--set=distill.cached_codes=8", "-o")
+    runs = [load_model_talker(vocalnet(*command[:-3], *kept, where), where) for where in ("kept", "again")]
+    files = list((corpus / "cache").glob("targets-*"))
+    assert len(files) == 1 and torch.equal(*runs) and not torch.equal(runs[0], trained[1]["head.weight"])
     question, counts = DIGITS / "3_jackson_10.wav", {}
     for steps in ("1", "4", "auto"):
         answer = vocalnet("infer", question, "--model", "out/model", "--steps", steps, "-o", "answers", "--json")

@@ -67,3 +67,30 @@ def test_reverse_kl():
     wanted = torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x / 3) for x in (student, teacher))).mean() * 9
     torch.testing.assert_close(mdm_distill.reverse_kl(student, teacher, 3.0), wanted)
     assert mdm_distill.reverse_kl(student, student, 2.0).abs() < 1e-6
+
+
+@pytest.mark.parametrize(("codes", "error"), [(1, 0.9), (8, 0.4), (24, 0.1), (40, 1e-3)])
+def test_kept_targets_give_the_loss_as_far_as_they_go(codes, error):
+    """40 codes are all there are here. The codes not kept count as one, which takes from the divergence and never adds to it; the
+    share it takes is about the probability they have together. A student is near its teacher, as it starts from it."""
+    torch.manual_seed(0)
+    teacher = 3 * torch.randn(200, 40)
+    student = (teacher + torch.randn(200, 40)).requires_grad_()
+    kept = mdm_distill.keep(teacher, 2.0, codes)
+    assert kept.dtype == torch.int16 and kept.shape == (200, 2 * codes + 1)
+    whole, part = mdm_distill.reverse_kl(student, teacher, 2.0), mdm_distill.reverse_kl_to_kept(student, kept, 2.0)
+    assert (1 - error) * whole <= part <= 1.005 * whole
+    part.backward()
+    assert bool(student.grad.isfinite().all()) and student.grad.abs().sum() > 0
+
+
+def test_kept_targets_stand_for_the_teacher():
+    student = make().train()
+    teacher = copy.deepcopy(student).eval().requires_grad_(False)
+    torch.nn.init.normal_(student.head.weight, std=0.3)
+    hidden, spoken, many = states(9, 2), speech(40, 2), lengths([9, 5], [40, 23], torch.tensor([1, 2]))
+    options = {"passes": 4, "temperature": 2.0, "alpha": 0.7}
+    found = mdm_distill.reveal(teacher, hidden, teacher.hide(spoken, many), many.text, 4)
+    kept = mdm_distill.keep(found, 2.0, found.shape[1])
+    losses = [mdm_distill.distillation_loss(student.eval(), teacher, hidden, spoken, many, kept=one, **options) for one in (None, kept)]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-4)

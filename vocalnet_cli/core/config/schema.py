@@ -299,6 +299,10 @@ class DistillSettings(Settings):
     """Weight of the reverse KL; the rest is the cross-entropy's."""
     rounds: int = Field(1, ge=1)
     """How often the student becomes the teacher and training starts again; `train.steps` are those of each round."""
+    cached_masks: int = Field(0, ge=0)
+    """Masks a row is learned under, whose targets are computed once and kept on disk (needs data.cache); 0 hides other tokens each time."""
+    cached_codes: int = Field(128, gt=0)
+    """Likeliest codes kept of each such target; the others are one number, their probability, and about that share of the loss is lost."""
 
 
 class EvalSettings(Settings):

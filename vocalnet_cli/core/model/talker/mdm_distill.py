@@ -9,6 +9,11 @@ from torch.nn.functional import cross_entropy
 from vocalnet_cli.core.model.talker.contract import Lengths
 from vocalnet_cli.core.model.talker.mdm import IGNORE, Masked, MdmTalker
 
+_FINEST = 1000
+"""Steps a nat in which log-probabilities are kept."""
+_LEAST = 1e-7
+"""What the probability of the codes not kept is at least: single precision tells no less from none."""
+
 
 @torch.no_grad()
 def reveal(teacher: MdmTalker, hidden: Tensor, masked: Masked, text: Tensor, passes: int) -> Tensor:
@@ -44,6 +49,31 @@ def reverse_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return (own.exp() * (own - other)).sum(-1).mean() * temperature**2
 
 
+def keep(logits: Tensor, temperature: float, codes: int) -> Tensor:
+    """Of targets [N, V] at `temperature` the likeliest codes, and what is left: int16 [N, 2 k + 1], k = min(codes, V).
+
+    k codes, their log-probabilities and that of all others together, in thousandths of a nat.
+    """
+    found = (logits.float() / temperature).log_softmax(-1)
+    top, which = found.topk(min(codes, found.shape[1]), dim=-1)
+    rest = (1 - top.exp().sum(-1, keepdim=True)).clamp(min=_LEAST).log()
+    kept = (torch.cat([top, rest], dim=-1) * _FINEST).round().clamp(min=torch.iinfo(torch.int16).min)
+    return torch.cat([which, kept], dim=-1).to(torch.int16)
+
+
+def reverse_kl_to_kept(student: Tensor, kept: Tensor, temperature: float) -> Tensor:
+    """`reverse_kl` of logits [N, V] to targets that `keep` has made [N, 2 k + 1].
+
+    The codes not kept count as one, so that this is never more than the whole divergence, and equal where all are kept.
+    """
+    codes = kept[:, : kept.shape[1] // 2].long()
+    target = kept[:, codes.shape[1] :].float() / _FINEST
+    own = (student.float() / temperature).log_softmax(-1).gather(1, codes)
+    rest = (1 - own.exp().sum(-1, keepdim=True)).clamp(min=_LEAST).log()
+    own = torch.cat([own, rest], dim=-1)
+    return (own.exp() * (own - target)).sum(-1).mean() * temperature**2
+
+
 def distillation_loss(
     student: MdmTalker,
     teacher: MdmTalker,
@@ -54,11 +84,18 @@ def distillation_loss(
     passes: int,
     temperature: float,
     alpha: float,
+    kept: Tensor | None = None,
 ) -> Tensor:
-    """alpha * reverse KL to the teacher + (1 - alpha) * cross-entropy of the hidden tokens, which the student sees once."""
+    """alpha * reverse KL to the teacher + (1 - alpha) * cross-entropy of the hidden tokens, which the student sees once.
+
+    `kept` [N, 2 k + 1]: what `keep` made of the teacher's targets for just these hidden tokens, which are then not computed again.
+    """
     masked = student.hide(speech, lengths)
     hidden_tokens = masked.targets != IGNORE
-    target = reveal(teacher, hidden, masked, lengths.text, passes)
     scores = student.scores(hidden, masked, lengths.text)[hidden_tokens]
+    if kept is None:
+        apart = reverse_kl(scores, reveal(teacher, hidden, masked, lengths.text, passes), temperature)
+    else:
+        apart = reverse_kl_to_kept(scores, kept, temperature)
     right = cross_entropy(scores.float(), masked.targets[hidden_tokens])
-    return (alpha * reverse_kl(scores, target, temperature) + (1 - alpha) * right) * masked.share(lengths)
+    return (alpha * apart + (1 - alpha) * right) * masked.share(lengths)
