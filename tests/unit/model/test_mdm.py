@@ -58,6 +58,32 @@ def test_the_mask_is_the_drawn_one():
     assert torch.equal(mdm_masks.doubled(torch.tensor([0, 0, 1, 1])), wanted)
 
 
+@pytest.mark.parametrize("size", [1, 3, 16])
+@pytest.mark.parametrize("slots", [0, 2])
+def test_the_rule_of_flex_attention_is_the_mask(size, slots):
+    columns = mdm_masks.Columns(4, size, slots)
+    block = columns.block()
+    there = torch.rand(2, len(block), generator=torch.Generator().manual_seed(1)) < 0.8
+    rule = mdm_masks.doubled_rule(block, there)
+    numbers = torch.arange(2 * len(block))
+    found = rule(torch.arange(2)[:, None, None], torch.zeros(1, dtype=torch.long), numbers[:, None], numbers)
+    dense = mdm_masks.doubled(block).roll((len(block), len(block)), (0, 1))
+    assert torch.equal(found, dense & there.repeat(1, 2)[:, None])
+
+
+@pytest.mark.parametrize("changes", [{}, {"anchors": "slot"}])
+def test_flex_attention_computes_the_same(changes):
+    talker = make(**changes)
+    hidden, text = states(9, 2), torch.tensor([9, 3])
+    masked = talker.hide(speech(70, 2), lengths([9, 3], [70, 23], torch.tensor([1, 2])))
+    found = {}
+    for talker.attention in ("sdpa", "flex"):
+        with torch.no_grad():
+            found[talker.attention] = talker.scores(hidden, masked, text)
+    there = masked.tokens != talker.mask  # padding of another answer's length may see nothing at all
+    torch.testing.assert_close(found["flex"][there], found["sdpa"][there], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("changes", LAYOUTS)
 @pytest.mark.parametrize("extra", [-1, 0, 1])  # answers that end just before, at and after a block's end, EOS included
 @pytest.mark.parametrize("text", [2, 9])  # anchors run out before the speech does, or do not

@@ -206,6 +206,8 @@ class TrainSettings(Settings):
     """Largest gradient norm."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward and backward pass; weights and optimiser stay fp32."""
+    attention: Literal["sdpa", "flex"] = "sdpa"
+    """Masked-diffusion talkers on a GPU: `flex` leaves out the pairs that do not see each other (no model.talker.dropout then)."""
     gradient_checkpointing: bool = False
     """Compute each transformer layer again in the backward pass instead of keeping what is inside it."""
     frozen_dtype: Literal["fp32", "bf16"] = "fp32"
@@ -388,4 +390,6 @@ class Recipe(Settings):
         refused = self.model.talker.refused_step(tokens)
         if self.stage in ("speak", "joint") and refused is not None:
             raise ValueError(f"generation.tokens_per_step is {tokens}: {refused}")
+        if self.train.attention == "flex" and (self.model.talker.kind != "mdm" or self.model.talker.dropout):
+            raise ValueError("train.attention is flex: that is for model.talker.kind mdm with model.talker.dropout 0")
         return self

@@ -5,12 +5,54 @@ Pre-norm, rotary positions, gated MLP, as Llama's; own code because queries, key
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vocalnet_cli.core.config.talker_schema import MdmSettings
 from vocalnet_cli.core.model.cache import GrowingCache
 from vocalnet_cli.core.model.talker.backbone import norm
+
+
+@dataclass(frozen=True)
+class FlexMask:
+    """A mask by rule, for attention that leaves out what nobody sees: all rows, and those from `silent` on, for the last layer."""
+
+    whole: Any
+    """`BlockMask`, as the next."""
+    spoken: Any
+
+    @classmethod
+    def of(cls, rule: Callable[..., Tensor], batch: int, columns: int, silent: int, device: torch.device) -> FlexMask:
+        """`rule` as `mdm_masks.doubled_rule` makes it, over `columns` queries and keys."""
+
+        def later(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return rule(sample, head, query + silent, key)
+
+        from torch.nn.attention.flex_attention import create_block_mask as make  # here: it takes seconds to import
+
+        return cls(
+            make(rule, batch, None, columns, columns, device=device), make(later, batch, None, columns - silent, columns, device=device)
+        )
+
+
+@lru_cache
+def _compiled() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, mask: Any) -> Tensor:
+    """Without compilation, as on a CPU, flex attention computes every pair: right, and slow."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    attend = _compiled() if query.is_cuda else flex_attention
+    return attend(query, key, value, block_mask=mask)
 
 
 def rotate(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
@@ -34,7 +76,12 @@ class BlockLayer(nn.Module):
         self.down = nn.Linear(settings.ffn, width, bias=False)
 
     def forward(
-        self, states: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: tuple[GrowingCache, int] | None, silent: int
+        self,
+        states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | FlexMask | None,
+        cache: tuple[GrowingCache, int] | None,
+        silent: int,
     ) -> Tensor:
         """[B, N, H] to [B, N - silent, H]: the first `silent` columns give keys and values, and nothing else.
 
@@ -50,9 +97,11 @@ class BlockLayer(nn.Module):
         cosines, sines = rotary
         query = self.query(normed[:, silent:]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         query = rotate(query, (cosines[:, silent:], sines[:, silent:]))
-        seen = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        if isinstance(mask, FlexMask):
+            seen = _flex(query, key, value, mask.spoken if silent else mask.whole)
+        else:
+            drop = self.dropout if self.training else 0.0
+            seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop)
         states = states[:, silent:] + self.out(seen.transpose(1, 2).flatten(2))
         gate, up = self.gate_up(self.before_mlp(states)).chunk(2, dim=-1)
         return states + self.down(nn.functional.silu(gate) * up)
@@ -67,7 +116,12 @@ class BlockStack(nn.Module):
         self.norm = norm(settings)
 
     def forward(
-        self, states: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: GrowingCache | None = None, silent: int = 0
+        self,
+        states: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | FlexMask | None,
+        cache: GrowingCache | None = None,
+        silent: int = 0,
     ) -> Tensor:
         """[seen only | spoken] columns [B, N, H] to the normed states [B, N - silent, H] of the spoken ones.
 
@@ -76,6 +130,6 @@ class BlockStack(nn.Module):
         """
         for index, layer in enumerate(self.layers):
             quiet = silent if index == len(self.layers) - 1 else 0
-            seen = mask[..., quiet:, :] if mask is not None else None
+            seen = mask[..., quiet:, :] if isinstance(mask, Tensor) else mask
             states = layer(states, rotary, seen, None if cache is None else (cache, index), quiet)
         return self.norm(states)

@@ -14,7 +14,7 @@ from vocalnet_cli.core.config.talker_schema import MdmSettings
 from vocalnet_cli.core.model.cache import GrowingCache
 from vocalnet_cli.core.model.talker import mdm_decoding, mdm_masks
 from vocalnet_cli.core.model.talker.backbone import LayerStack, init_weights, rotary_table
-from vocalnet_cli.core.model.talker.block_layers import BlockStack
+from vocalnet_cli.core.model.talker.block_layers import BlockStack, FlexMask
 from vocalnet_cli.core.model.talker.contract import Lengths, SpeechSampling, Talker, TalkerLoss
 
 IGNORE = -100
@@ -46,6 +46,8 @@ class MdmTalker(Talker):
         self.settings = settings
         self.compat = compat
         self.eos, self.mask = settings.codes, settings.codes + 1
+        self.attention = "sdpa"
+        """`flex`: training in layout `doubled` leaves out the pairs that do not see each other."""
         self.embedding = nn.Embedding(settings.codes + 2, settings.hidden)
         self.text = nn.Linear(settings.text_hidden or settings.hidden, settings.hidden)
         self.projector = LayerStack(settings, settings.projector_layers)
@@ -100,8 +102,13 @@ class MdmTalker(Talker):
         else:
             # Clean columns first: they are the silent ones.
             clean, _ = self.inputs(masked.clean, states, text, columns)
-            mask = mdm_masks.doubled(block).roll((len(block), len(block)), (0, 1))
-            seen = (mask & there.repeat(1, 2)[:, None])[:, None]
+            seen: Tensor | FlexMask
+            if self.attention == "flex":
+                rule = mdm_masks.doubled_rule(block, there)
+                seen = FlexMask.of(rule, len(there), 2 * len(block), len(block), hidden.device)
+            else:
+                mask = mdm_masks.doubled(block).roll((len(block), len(block)), (0, 1))
+                seen = (mask & there.repeat(1, 2)[:, None])[:, None]
             twice = tuple(part.repeat(1, 2, 1) for part in rotary)
             spoken = self.stack(torch.cat([clean, noisy], dim=1), twice, seen, silent=len(block))
         return self.head(spoken[:, columns.is_token(hidden.device)])

@@ -16,6 +16,7 @@ own before the block's tokens, with `add` they are added to its first Q tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,21 @@ def doubled(block: Tensor) -> Tensor:
     noisy = torch.cat([same, before], dim=1)
     clean = torch.cat([torch.zeros_like(same), same | before], dim=1)
     return torch.cat([noisy, clean])
+
+
+def doubled_rule(block: Tensor, there: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """`doubled`, but over [clean | noisy] columns, as a function of numbers (sample, head, query, key), which flex attention wants.
+
+    `there` bool [B, N]: columns of a half that hold something.
+    """
+    half = len(block)
+
+    def sees(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        own, other = block[query % half], block[key % half]
+        same = ((query < half) == (key < half)) & (own == other)
+        return (same | ((key < half) & (other < own))) & there[sample, key % half]
+
+    return sees
 
 
 def hidden_tokens(length: int, settings: MdmSettings, chance: np.random.Generator) -> np.ndarray:

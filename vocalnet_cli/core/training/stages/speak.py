@@ -18,6 +18,7 @@ from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.talker.contract import Lengths
+from vocalnet_cli.core.model.talker.mdm import MdmTalker
 from vocalnet_cli.core.model.thinker import last_hidden, text_logits
 from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, Source, Spliced
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, batches, kinds_of, pad, text_loss
@@ -47,6 +48,8 @@ class SpeakStage(HeardStage):
         return record.speech_tokens is not None or record.answer.audio is not None
 
     def load_examples(self) -> None:
+        if isinstance(self.model.talker, MdmTalker) and self.device.startswith("cuda"):
+            self.model.talker.attention = self.recipe.train.attention
         train, dev = self.rows()
         self.ids = [r.id for r in train]
         self.examples = self._examples(train)
