@@ -53,7 +53,7 @@ def fake(monkeypatch):
 
         return build
 
-    module = SimpleNamespace(PortAudioError=PortAudioError, InputStream=stream(3, 0.25), OutputStream=stream(2, 9.0), opened=opened)
+    module = SimpleNamespace(PortAudioError=PortAudioError, InputStream=stream(10, 0.25), OutputStream=stream(2, 9.0), opened=opened)
     module.query_devices = lambda *_: {"index": 0}
     monkeypatch.setattr(devices, "sound", lambda: module)
     monkeypatch.setattr(devices, "LOST_S", 0.05)

@@ -60,11 +60,16 @@ class Room:
 
 
 class Marks:
-    """Ears that start and end questions at given frames."""
+    """Ears that start and end questions at given frames, and suspect at others that one starts."""
 
-    def __init__(self, **at: str) -> None:
+    def __init__(self, suspicious: tuple[int, ...] = (), **at: str) -> None:
+        self._suspicious = suspicious
         self.question, self.wait_s = tone(0.5), 0.6
         self._at, self._frame, self.resets = {int(k[1:]): v for k, v in at.items()}, -1, 0
+
+    @property
+    def suspects(self):
+        return self._frame in self._suspicious
 
     def push(self, frame):
         self._frame += 1
@@ -133,6 +138,16 @@ def test_speaking_during_an_answer_silences_it_and_trims_the_history():
     during = np.concatenate(room.played[15:21])
     assert not during.any(), "not a sample more of the answer"
     assert second.heard is None and second.audio_s > 0
+
+
+def test_a_noise_holds_the_answer_and_loses_nothing_of_it(tmp_path):
+    room = Room(Conversation(tiny_model(), SETTINGS), Marks((13, 14), f2="start", f10="end"), recorder=Recorder(tmp_path / "talk"))
+    (only,) = room.live.run(room.microphone(frames(silence(3.5))))
+    whole = read_audio(only.audio, ANSWER_HZ)
+    played = [np.clip(part, -1, 1) for part in room.played]
+    assert not played[14].any() and not played[15].any() and played[13].any() and played[16].any()
+    np.testing.assert_allclose(np.concatenate([*played[11:14], *played[16:]])[: len(whole)], whole, atol=1e-3)
+    assert only.heard is None
 
 
 def test_half_duplex_does_not_listen_while_it_speaks():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
 LOST_S = 2.0
 """A microphone that gives nothing for so long is gone."""
+_IGNORED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)(lambda *_: None)
 
 
 class DeviceError(VocalnetError):
@@ -25,6 +27,8 @@ class DeviceError(VocalnetError):
 
 def sound() -> Any:
     """The sounddevice module. Raises DeviceError if it, or the PortAudio it needs, is not installed."""
+    with suppress(OSError, AttributeError):  # ALSA tells stderr of every device it tries and every late sample
+        ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_IGNORED)
     try:
         import sounddevice
     except ModuleNotFoundError as error:
@@ -74,10 +78,19 @@ def opened(player: Player, microphone: int | str | None, loudspeaker: int | str 
         data[:, 0] = np.clip(player.pull(count), -1, 1)
 
     ends: Callable[[], None] = stopped.set
+    # A device is about two blocks late; short ones from the microphone let an answer that is spoken into fall silent sooner.
     with ExitStack() as stack:
         for kind, name, options in (
-            (module.OutputStream, "loudspeaker", {"device": loudspeaker, "samplerate": ANSWER_HZ, "callback": play, "blocksize": 480}),
-            (module.InputStream, "microphone", {"device": microphone, "samplerate": QUESTION_HZ, "callback": listen, "blocksize": FRAME}),
+            (
+                module.OutputStream,
+                "loudspeaker",
+                {"device": loudspeaker, "samplerate": ANSWER_HZ, "callback": play, "blocksize": ANSWER_HZ // 50},
+            ),
+            (
+                module.InputStream,
+                "microphone",
+                {"device": microphone, "samplerate": QUESTION_HZ, "callback": listen, "blocksize": QUESTION_HZ // 100},
+            ),
         ):
             try:
                 stack.enter_context(kind(channels=1, dtype="float32", latency="low", finished_callback=ends, **options))
@@ -90,11 +103,14 @@ def opened(player: Player, microphone: int | str | None, loudspeaker: int | str 
 
 def _frames(heard: queue.SimpleQueue[np.ndarray], stopped: threading.Event) -> Iterator[np.ndarray]:
     hint = "What was said is kept (--record DIR keeps it on disk); plug it in and start again."
+    waiting = np.zeros(0, np.float32)
     while True:
-        try:
-            frame = heard.get(timeout=LOST_S)
-        except queue.Empty:
-            raise DeviceError(f"the microphone is gone: nothing came from it for {LOST_S:g} s", hint) from None
-        if stopped.is_set():
-            raise DeviceError("the microphone or the loudspeaker is gone", hint)
-        yield frame
+        while len(waiting) < FRAME:
+            try:
+                waiting = np.concatenate([waiting, heard.get(timeout=LOST_S)])
+            except queue.Empty:
+                raise DeviceError(f"the microphone is gone: nothing came from it for {LOST_S:g} s", hint) from None
+            if stopped.is_set():
+                raise DeviceError("the microphone or the loudspeaker is gone", hint)
+        yield waiting[:FRAME]
+        waiting = waiting[FRAME:]

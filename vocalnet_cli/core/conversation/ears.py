@@ -60,6 +60,10 @@ class Ears(Protocol):
     wait_s: float
     """Seconds between its last sound and the mark `end`."""
 
+    @property
+    def suspects(self) -> bool:
+        """Whether the frame just heard may be the start of a question, before it is sure."""
+
     def push(self, frame: np.ndarray) -> Mark | None:
         """Hears the next frame [512]; says when a question starts and when it ends."""
 
@@ -122,6 +126,10 @@ class VoiceEars:
         self._clear()
         return "end"
 
+    @property
+    def suspects(self) -> bool:
+        return self._voiced > 0 and not self._speaking
+
     def reset(self) -> None:
         self._vad.reset()
         self._clear()
@@ -135,6 +143,8 @@ class VoiceEars:
 
 class KeyEars:
     """Push to talk: `toggle` starts a question and ends it."""
+
+    suspects = False
 
     def __init__(self) -> None:
         self.question = np.zeros(0, np.float32)

@@ -27,11 +27,12 @@ class Player:
         self._waiting: deque[np.ndarray] = deque()
         self._turn: int | None = None
         self._played = 0
+        self._held = False
 
     def begin(self, turn: int) -> None:
         """From now on the sound of this turn, and of no other, is played."""
         with self._lock:
-            self._turn, self._played = turn, 0
+            self._turn, self._played, self._held = turn, 0, False
             self._waiting.clear()
 
     def push(self, turn: int, samples: np.ndarray) -> None:
@@ -45,7 +46,7 @@ class Player:
         out = np.zeros(count, np.float32)
         filled = 0
         with self._lock:
-            while filled < count and self._waiting:
+            while filled < count and self._waiting and not self._held:
                 piece = self._waiting.popleft()
                 part = piece[: count - filled]
                 out[filled : filled + len(part)] = part
@@ -54,6 +55,11 @@ class Player:
                     self._waiting.appendleft(piece[len(part) :])
             self._played += filled
         return out
+
+    def hold(self, held: bool) -> None:
+        """Plays silence for as long as it is held; nothing is lost."""
+        with self._lock:
+            self._held = held
 
     def silence(self) -> int:
         """Drops what waits, and what may still come of this turn; returns how many samples of it were played."""
@@ -132,6 +138,7 @@ class Live:
                     self._ears.reset()
                 else:
                     mark = self._ears.push(frame)
+                    self._player.hold(self._ears.suspects)  # whoever speaks hears it yield before it is sure that they do
                 if self._turn is not None and (mark == "start" or self._over(self._turn)):
                     yield self._finish(self._turn)
                     self._state("listening")
