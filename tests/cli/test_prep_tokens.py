@@ -15,7 +15,7 @@ import soundfile
 from vocalnet_cli.core.audio.mel import encoder_mel
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.config.places import nano_folder
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
+from vocalnet_cli.core.data.record import HistoryTurn, Record, Utterance, read_manifest, write_manifest
 from vocalnet_cli.core.model.voice.load import load_s3_tokenizer
 from vocalnet_cli.core.model.voice.s3_tokenizer import speech_tokens
 from vocalnet_cli.core.model.weights import load_model
@@ -41,6 +41,7 @@ def spoken(tmp_path: Path) -> Path:
             source="test",
             split="train",
             question=Utterance(text="Say it.", audio=f"audio/{names[0]}"),
+            history=[HistoryTurn(role="user", text="Hello.", audio=f"audio/{names[-1]}"), HistoryTurn(role="assistant", text="Hi.")],
             answer=Utterance(text="It.", audio=name if name.startswith("..") else f"audio/{name}"),
         )
         for name in [*names, "long.flac", "silent.wav", "damaged.wav", "none.wav", "../outside.wav"]
@@ -101,6 +102,8 @@ def test_nanos_tokens_collapsed_and_not(vocalnet: Callable, spoken: Path, tmp_pa
     for own, row in whole.items():
         (source,) = [path for path in (spoken / "audio").iterdir() if path.stem == own]
         assert row.speech_tokens == book.encode(read_audio(source, 24_000)).tolist() and not row.collapsed
+        earlier = tmp_path / "whole" / str(row.history[0].audio)
+        assert earlier.read_bytes() == max(SOUND.iterdir()).read_bytes(), "the sound of an earlier question goes along"
         assert short[own].speech_tokens == [token for token, _ in groupby(row.speech_tokens)] and short[own].collapsed
     assert any(len(short[own].speech_tokens or ()) < len(whole[own].speech_tokens or ()) for own in whole)
 

@@ -169,6 +169,8 @@ class DataSettings(Settings):
     """Splits that are trained on; held-out splits are refused."""
     dev_splits: list[str] = ["dev"]
     """Splits the dev loss is measured on."""
+    history: int = Field(0, ge=0)
+    """Earlier turns of a row (`history`) that stand before its question, at most: as many as `generation.history` is to be."""
     max_question_s: float = Field(30.0, gt=0)
     """Longer questions are left out, counted and reported."""
     max_answer_s: float = Field(60.0, gt=0)

@@ -39,10 +39,12 @@ class Utterance(_Strict):
 
 
 class HistoryTurn(_Strict):
-    """An earlier turn of the same conversation, as text."""
+    """What was said earlier in the same conversation, by `user` and `assistant` in turn."""
 
     role: str
     text: str
+    audio: str | None = None
+    """The recording of a question, relative to the folder of the manifest: then it is heard, as in a spoken conversation."""
 
 
 class TokenizerName(_Strict):
@@ -70,6 +72,16 @@ class Record(_Strict):
     collapsed: bool = False
     """Whether runs of equal speech tokens were merged."""
     meta: dict[str, Any] = {}
+
+
+def earlier_turns(record: Record, most: int) -> list[tuple[HistoryTurn, str]]:
+    """The last `most` turns of a row's history, oldest first: each question, and the words of its answer."""
+    pairs = [
+        (one, other.text)
+        for one, other in zip(record.history, record.history[1:], strict=False)
+        if (one.role, other.role) == ("user", "assistant")
+    ]
+    return pairs[-most:] if most else []
 
 
 def _first_mistake(error: ValidationError) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vocalnet_cli.core.model.prompt import SPEECH, render_turns
+from vocalnet_cli.core.model.prompt import render_conversation
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 
 Row = int | tuple[int, int]
@@ -102,13 +102,8 @@ class Memory:
 
     def _render(self) -> list[list[int]]:
         settings = self._model.settings
-        messages = []
-        for turn in self.turns:
-            question = turn.question.replace(SPEECH, "") if isinstance(turn.question, str) else SPEECH
-            answer = turn.answer.replace(SPEECH, "")  # the mark of a sound, should the thinker ever write it
-            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        messages.append({"role": "user", "content": SPEECH})
-        return render_turns(self._model.tokenizer, settings.thinker.family, self._system, messages, settings.compat)
+        turns = [(turn.question if isinstance(turn.question, str) else None, turn.answer) for turn in self.turns]
+        return render_conversation(self._model.tokenizer, settings.thinker.family, self._system, turns, compat=settings.compat)
 
     def _read(self, pieces: list[list[int]], sounds: list[Turn]) -> tuple[Tensor, Tensor]:
         """Reads ids and the sounds between them, as far as the cache does not hold them: logits [1, V] and states [1, n, H]."""

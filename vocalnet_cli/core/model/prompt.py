@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,30 @@ def render_turns(
         closed = turns.rstrip("\n")
         text = closed + TEXT_END[family] + turns[len(closed) :] + text[len(turns) :]
     return [_ids(tokenizer, piece) for piece in text.split(SPEECH)]
+
+
+def render_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    family: str,
+    system_prompt: str | None,
+    turns: Sequence[tuple[str | None, str]],
+    question: str = SPEECH,
+    compat: str = "paper",
+) -> list[list[int]]:
+    """Ids around the sounds of a conversation: earlier turns as (words of the question, none if it was heard; words of the answer).
+
+    Training and answering both render here.
+    """
+    messages = []
+    for asked, answered in turns:
+        said = SPEECH if asked is None else words_only(asked)
+        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": words_only(answered)}]
+    return render_turns(tokenizer, family, system_prompt, [*messages, {"role": "user", "content": question}], compat)
+
+
+def words_only(text: str) -> str:
+    """A text without the mark of a sound, should it hold one."""
+    return text.replace(SPEECH, "")
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

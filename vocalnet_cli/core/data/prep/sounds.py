@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from vocalnet_cli.core.audio.wav import audio_seconds
-from vocalnet_cli.core.data.prep.corpora import BadRow
+from vocalnet_cli.core.data.prep.corpora import BadRow, inside
 from vocalnet_cli.core.data.prep.step import adopt, write_bytes
+from vocalnet_cli.core.data.record import HistoryTurn, Record
 from vocalnet_cli.core.errors import AudioError
 
 LONGEST_S = 600.0
@@ -50,6 +51,18 @@ def take_sound(sound: bytes | Path, own: str, kind: str, output: Path, field: st
     except BadRow:
         (output / name).unlink()
         raise
+
+
+def take_history(record: Record, folder: Path, output: Path) -> list[HistoryTurn]:
+    """A row's earlier turns, their recordings below `folder` taken below `output`. Raises BadRow."""
+    turns = []
+    for number, turn in enumerate(record.history):
+        if turn.audio is not None:
+            field = f"history.{number}.audio"
+            name, _ = take_sound(inside(folder, turn.audio, field), record.id, "questions", output, field)
+            turn = turn.model_copy(update={"audio": name})
+        turns.append(turn)
+    return turns
 
 
 def check_sound(path: Path, field: str) -> float:

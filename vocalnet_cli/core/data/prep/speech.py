@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vocalnet_cli.core.data.prep.corpora import BadRow, good_row, inside
 from vocalnet_cli.core.data.prep.shards import Raw
 from vocalnet_cli.core.data.prep.single import given_id
-from vocalnet_cli.core.data.prep.sounds import LONGEST_S, placed, take_sound
+from vocalnet_cli.core.data.prep.sounds import LONGEST_S, placed, take_history, take_sound
 from vocalnet_cli.core.data.prep.step import Reject, Row, write_bytes
 from vocalnet_cli.core.data.record import Record, Utterance, parse_record
 from vocalnet_cli.core.data.synth.voices import PROGRAMS, Manner, VoiceFailed, speak, trim
@@ -86,6 +86,7 @@ class Speech:
         if "answer" in told:  # tokens of another recording
             made |= {"speech_tokens": None, "tokenizer": None, "collapsed": False}
         manner = {"rate": self.rate, "pitch": self.pitch, "seed": self.seed}
+        made["history"] = take_history(record, raw.file.parent, output)
         made["meta"] = {**record.meta, "synth": {**told, **manner}}
         return Row(raw, record.model_copy(update=made), audio_s=total)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vocalnet_cli.core.data.prep.corpora import BadRow, good_row, inside
 from vocalnet_cli.core.data.prep.shards import Raw
 from vocalnet_cli.core.data.prep.single import given_id
-from vocalnet_cli.core.data.prep.sounds import LONGEST_S, check_sound, placed
+from vocalnet_cli.core.data.prep.sounds import LONGEST_S, check_sound, placed, take_history, take_sound
 from vocalnet_cli.core.data.prep.step import Reject, Row, adopt
 from vocalnet_cli.core.data.record import Record, TokenizerName, parse_record
 from vocalnet_cli.core.errors import AudioError, MissingWeights
@@ -169,16 +169,16 @@ class Tokens:
         answer = record.answer.model_copy(update={"audio": placed(record.id, "answers", path.suffix.lower(), path)})
         adopt(output / str(answer.audio), path, output)
         question = record.question
-        if question.audio is not None:
-            try:
+        try:
+            if question.audio is not None:
                 heard = inside(raw.file.parent, question.audio, "question.audio")
-                check_sound(heard, "question.audio")
-            except BadRow as bad:
-                return Reject(raw, bad.reason, record.id, bad.field, bad.detail)
-            question = question.model_copy(update={"audio": placed(record.id, "questions", heard.suffix.lower(), heard)})
-            adopt(output / str(question.audio), heard, output)
+                question = question.model_copy(update={"audio": take_sound(heard, record.id, "questions", output, "question.audio")[0]})
+            history = take_history(record, raw.file.parent, output)
+        except BadRow as bad:
+            return Reject(raw, bad.reason, record.id, bad.field, bad.detail)
         made = {
             "question": question,
+            "history": history,
             "answer": answer,
             "speech_tokens": collapsed,
             "tokenizer": TokenizerName(name=self.kind, sha256=self.sha256),

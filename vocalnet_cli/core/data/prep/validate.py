@@ -41,7 +41,7 @@ Problem = tuple[str, str, str]
 class Statistics:
     """What a manifest holds."""
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"question": [], "answer": []})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"question": [], "answer": [], "earlier question": []})
     words: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     letters_per_s: list[float] = field(default_factory=list)
@@ -95,6 +95,8 @@ class _Checker:
         self.seen.setdefault(record.id, raw.line)
         if any(turn.role != ("user", "assistant")[place % 2] for place, turn in enumerate(record.history)):
             yield "history", "roles do not alternate from user to assistant", "prepare the corpus again with `vocalnet prep ultrachat`"
+        for place, turn in enumerate(record.history):
+            yield from self._sound(f"history.{place}.audio", "earlier question", turn.audio)
         for name, said in (("question", record.question), ("answer", record.answer)):
             yield from self._sound(f"{name}.audio", name, said.audio)
         yield from self._tokens(record, raw.line)

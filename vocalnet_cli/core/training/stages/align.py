@@ -22,7 +22,7 @@ class AlignStage(HeardStage):
         self.kinds = kinds_of(train, self.recipe.data.balance)
 
     def length(self, example: Example) -> int:
-        return self.source_length(example[0])
+        return example[0].length
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
         answers = pad([answer for (_, answer), _ in draws], IGNORE)
@@ -31,7 +31,14 @@ class AlignStage(HeardStage):
     def counts(self, **batch: Tensor) -> Tensor:
         return (batch["answers"] != IGNORE).sum()[None]
 
-    def forward(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
-        batch = self.splice(heard, heard_lengths, answers)
+    def forward(
+        self,
+        prompts: Tensor,
+        answers: Tensor,
+        heard: Tensor | None = None,
+        heard_lengths: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        batch = self.splice(prompts, answers, heard, heard_lengths)
         hidden = last_hidden(self.model.thinker, batch.embeds, batch.mask)
         return text_loss(text_logits(self.model.thinker, hidden), batch.labels, None if targets is None else targets[0])

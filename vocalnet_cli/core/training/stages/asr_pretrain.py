@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.data.record import HistoryTurn, Record
 from vocalnet_cli.core.model.prompt import SPEECH
 from vocalnet_cli.core.training.stages.align import AlignStage
 
@@ -14,3 +14,6 @@ class AsrPretrainStage(AlignStage):
 
     def answer(self, record: Record) -> str:
         return record.question.text
+
+    def turns(self, record: Record) -> list[tuple[HistoryTurn, str]]:
+        return []  # what is asked for stands alone

@@ -63,7 +63,8 @@ class EncoderStage(HeardStage):
         self.kinds = kinds_of(train, self.recipe.data.balance)
 
     def _examples(self, records: list[Record]) -> list[Example]:
-        return [(mel, *self._targets(record.question.text.lower())) for mel, record in zip(self.mels(records), records, strict=True)]
+        mels = self.mels([str(record.question.audio) for record in records])
+        return [(mel, *self._targets(record.question.text.lower())) for mel, record in zip(mels, records, strict=True)]
 
     def _targets(self, text: str) -> tuple[Tensor, Tensor, Tensor]:
         words = torch.tensor([self.words[w] for w in text.split() if w in self.words], dtype=torch.long)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,25 +14,37 @@ from torch import Tensor
 from vocalnet_cli.core.audio.wav import audio_seconds, read_audio
 from vocalnet_cli.core.data.augment import augment
 from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
-from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.data.record import HistoryTurn, Record, earlier_turns
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.encoder import encoder_frames
-from vocalnet_cli.core.model.prompt import END_OF_TURN, SPEECH, render_prompt, special_id
+from vocalnet_cli.core.model.prompt import END_OF_TURN, SPEECH, render_conversation, special_id, words_only
 from vocalnet_cli.core.model.thinker import add_lora, merge_lora
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, Stage, batches, lengths_of, pad
 
 HEAR_AT_ONCE = 16
+HEARD = -1
+"""Place of a sound among the ids of a prompt."""
 
 
 class Sound(NamedTuple):
-    """A question's log-mel [F, bins], kept because what is made of it changes from draw to draw."""
+    """A recording's log-mel [F, bins], kept because what is made of it changes from draw to draw."""
 
     mel: Tensor
 
 
-Source = Tensor | Sound | Record
-"""A question as prompt ids [n] (written), as the frozen encoder's states [T, hidden] or its log-mel (cached), or as the row it is read
-from when drawn."""
+Recording = Tensor | Sound | Path
+"""A recording as the frozen encoder's states [T, hidden] or its log-mel (cached), or the file it is read from when drawn."""
+
+
+class Source(NamedTuple):
+    """What the thinker is given of a row before it answers."""
+
+    ids: Tensor
+    """Prompt [n]: token ids, and HEARD where a sound goes."""
+    sounds: tuple[Recording, ...]
+    """These sounds: of earlier questions, then of the question; none where questions are written."""
+    length: int
+    """Its size, for batches of similar length."""
 
 
 @dataclass
@@ -81,7 +94,7 @@ class HeardStage(Stage):
         """Rows with a recording no longer than the recipe allows; the encoder hears one window in training."""
         limit = min(self.recipe.data.max_question_s, self.recipe.model.encoder.window_s)
         spoken = [record for record in records if record.question.audio]
-        kept = [record for record in spoken if audio_seconds(self.wav(record)) <= limit]
+        kept = [r for r in spoken if all(audio_seconds(self.manifest.parent / name) <= limit for name in self.heard_files(r))]
         self.left_out += len(records) - len(kept)
         if records and not kept:
             raise VocalnetError(
@@ -89,36 +102,66 @@ class HeardStage(Stage):
             )
         return kept
 
-    def wav(self, record: Record) -> Any:
-        return self.manifest.parent / str(record.question.audio)
+    def turns(self, record: Record) -> list[tuple[HistoryTurn, str]]:
+        """The earlier turns that stand before a row's question."""
+        return earlier_turns(record, self.recipe.data.history)
 
-    def sources(self, records: list[Record]) -> Sequence[Source]:
-        """What each question is heard from: its written prompt, cached encoder states or log-mel, or the recording itself."""
+    def prompt(self, record: Record) -> Tensor:
+        """A row's prompt as `Source.ids`, rendered as a conversation is when it is answered."""
+        turns = [(None if asked.audio and not self.written else asked.text, answer) for asked, answer in self.turns(record)]
+        question = words_only(self.question(record)) if self.written else self.asks
+        thinker = self.recipe.model.thinker
+        pieces = render_conversation(self.model.tokenizer, thinker.family, thinker.system_prompt, turns, question, self.recipe.model.compat)
+        return torch.tensor([i for piece in pieces for i in (*piece, HEARD)][:-1])
+
+    def heard_files(self, record: Record) -> list[str]:
+        """The recordings a row's prompt holds, in order."""
+        earlier = [asked.audio for asked, _ in self.turns(record) if asked.audio]
+        return [] if self.written else [*earlier, str(record.question.audio)]
+
+    def sources(self, records: list[Record]) -> list[Source]:
+        """What each row is heard from: its prompt, and cached encoder states, cached log-mels or the recordings themselves."""
+        files = [self.heard_files(record) for record in records]
+        sounds = self._recordings(list(dict.fromkeys(name for names in files for name in names)))
+        single = None if self.written else self.prompt(records[0].model_copy(update={"history": []})) if records else None
+        sources = []
+        for record, names in zip(records, files, strict=True):
+            ids = self.prompt(record) if single is None or self.turns(record) else single
+            heard = tuple(sounds[name] for name in names)
+            sources.append(Source(ids, heard, self._length(record, ids, heard)))
+        return sources
+
+    def _length(self, record: Record, ids: Tensor, heard: tuple[Recording, ...]) -> int:
         if self.written:
-            thinker = self.recipe.model.thinker
-            prompts = [render_prompt(self.model.tokenizer, thinker.family, thinker.system_prompt, self.question(r)) for r in records]
-            return [torch.tensor(prompt.before) for prompt in prompts]
-        if not self.recipe.data.cache:
-            return records
-        if not self.keeps_states:
-            return [Sound(mel) for mel in self.mels(records)]
-        stamps = self._stamps(records)
-        key = "heard-" + fingerprint(self.model.encoder, self.recipe.model.encoder.model_dump(), stamps)
-        return cached_rows(self.cache, key, len(records), lambda: self._encode(records))
+            return len(ids)
+        known = [len(sound.mel) if isinstance(sound, Sound) else len(sound) for sound in heard if not isinstance(sound, Path)]
+        return sum(known) if known else len(self.answer(record))
 
-    def mels(self, records: list[Record]) -> Sequence[Tensor]:
-        """Unchanged log-mel [F, bins] of each question, computed once."""
-        key = "mel-" + fingerprint(self.recipe.model.encoder.mel_bins, self.model.shortest_samples, self._stamps(records))
-        return cached_rows(self.cache, key, len(records), lambda: (self._log_mel(record) for record in records))
+    def _recordings(self, names: list[str]) -> dict[str, Recording]:
+        """Each file as what is kept of it."""
+        rows: Sequence[Recording]
+        if not names or not self.recipe.data.cache:
+            rows = [self.manifest.parent / name for name in names]
+        elif not self.keeps_states:
+            rows = [Sound(mel) for mel in self.mels(names)]
+        else:
+            key = "heard-" + fingerprint(self.model.encoder, self.recipe.model.encoder.model_dump(), self._stamps(names))
+            rows = cached_rows(self.cache, key, len(names), lambda: self._encode(names))
+        return dict(zip(names, rows, strict=True))
 
-    def _stamps(self, records: list[Record]) -> list[tuple[str | None, int]]:
-        return [(r.question.audio, self.wav(r).stat().st_size) for r in records]
+    def mels(self, names: list[str]) -> Sequence[Tensor]:
+        """Unchanged log-mel [F, bins] of each recording, computed once."""
+        key = "mel-" + fingerprint(self.recipe.model.encoder.mel_bins, self.model.shortest_samples, self._stamps(names))
+        return cached_rows(self.cache, key, len(names), lambda: (self._log_mel(self.manifest.parent / name) for name in names))
+
+    def _stamps(self, names: list[str]) -> list[tuple[str, int]]:
+        return [(name, (self.manifest.parent / name).stat().st_size) for name in names]
 
     @torch.no_grad()
-    def _encode(self, records: list[Record]) -> Iterator[Tensor]:
+    def _encode(self, names: list[str]) -> Iterator[Tensor]:
         self.model.encoder.eval()
-        for group in batches(records, HEAR_AT_ONCE):
-            states, lengths = self.model.encode([read_audio(self.wav(record)) for record in group])
+        for group in batches(names, HEAR_AT_ONCE):
+            states, lengths = self.model.encode([read_audio(self.manifest.parent / name) for name in group])
             for row, length in zip(states, lengths, strict=True):
                 yield row[:length].cpu()
 
@@ -136,29 +179,33 @@ class HeardStage(Stage):
         end = special_id(tokenizer, END_OF_TURN[self.recipe.model.thinker.family])
         return [torch.tensor(tokenizer(self.answer(r), add_special_tokens=False)["input_ids"] + [end]) for r in records]
 
-    def source_length(self, source: Source) -> int:
-        return len(self.answer(source)) if isinstance(source, Record) else len(source.mel) if isinstance(source, Sound) else len(source)
-
     def collate_heard(self, sources: Sequence[Source], draws: Sequence[int]) -> dict[str, Tensor]:
-        """`heard` [B, T, hidden] encoder states, log-mels [B, F, bins] (nothing cached), or prompt ids [B, n]; `heard_lengths` [B]."""
-        rows = [s if isinstance(s, Tensor) else self._mel(s, draw) for s, draw in zip(sources, draws, strict=True)]
-        return {"heard": pad(rows), "heard_lengths": lengths_of(rows)}
+        """`prompts` [B, n] (padded with IGNORE); of all N sounds in them, in order, `heard` [N, T, hidden] encoder states or log-mels
+        [N, F, bins] (no states cached) and `heard_lengths` [N]; without sounds the prompts alone."""
+        prompts = pad([source.ids for source in sources], IGNORE)
+        rows = [
+            sound if isinstance(sound, Tensor) else self._mel(sound, draw, before)
+            for source, draw in zip(sources, draws, strict=True)
+            for before, sound in zip(reversed(range(len(source.sounds))), source.sounds, strict=True)
+        ]
+        return {"prompts": prompts, "heard": pad(rows), "heard_lengths": lengths_of(rows)} if rows else {"prompts": prompts}
 
-    def _mel(self, source: Sound | Record, draw: int) -> Tensor:
+    def _mel(self, source: Sound | Path, draw: int, before: int) -> Tensor:
         """Log-mel [F, bins] of a recording, changed as `data.augment` says unless it is a dev row."""
         mel = source.mel if isinstance(source, Sound) else self._log_mel(source)
-        return self.changed(mel.T.float(), draw).T
+        return self.changed(mel.T.float(), draw, before).T
 
-    def _log_mel(self, record: Record) -> Tensor:
+    def _log_mel(self, path: Path) -> Tensor:
         """Log-mel [F, bins] of a recording."""
-        wave = read_audio(self.wav(record))
+        wave = read_audio(path)
         wave = np.pad(wave, (0, max(0, self.model.shortest_samples - len(wave))))
         return self.model.encoder.features(torch.from_numpy(wave)).T
 
-    def changed(self, mel: Tensor, draw: int) -> Tensor:
-        """A log-mel [bins, F] as this draw hears it; the same draw always hears the same."""
+    def changed(self, mel: Tensor, draw: int, before: int = 0) -> Tensor:
+        """A log-mel [bins, F] as this draw hears it, `before` turns before its question; the same draw always hears the same."""
         if draw != DEV_DRAW:
-            mel = augment(mel, self.recipe.data.augment, np.random.default_rng((self.recipe.train.seed, draw)))
+            seed = (self.recipe.train.seed, draw, before) if before else (self.recipe.train.seed, draw)
+            mel = augment(mel, self.recipe.data.augment, np.random.default_rng(seed))
         window = self.model.encoder.window_frames
         if self.recipe.model.encoder.padding == "window":
             mel = torch.nn.functional.pad(mel, (0, max(0, window - mel.shape[1])), value=float(mel.min()))
@@ -174,14 +221,14 @@ class HeardStage(Stage):
                 heard_lengths = encoder_frames(heard_lengths)
         return self.model.adaptor(heard.to(self.model.dtype)), (heard_lengths // self.model.adaptor.stack).tolist()
 
-    def splice(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> Spliced:
-        """Prompt, speech and answer ids [B, n] (padded with IGNORE) as one right-padded batch of embeddings."""
+    def splice(self, prompts: Tensor, answers: Tensor, heard: Tensor | None = None, heard_lengths: Tensor | None = None) -> Spliced:
+        """Prompts, the sounds in them, and answer ids [B, n] (padded with IGNORE) as one right-padded batch of embeddings."""
         embed = self.model.thinker.get_input_embeddings()
         rows, labels, starts = [], [], []
-        prompts = self._prompts(heard, heard_lengths)
-        for prompt, answer, n_answer in zip(prompts, answers, (answers != IGNORE).sum(1).tolist(), strict=True):
+        sounds = self._sounds(heard, heard_lengths)
+        for ids, answer, n_answer in zip(prompts, answers, (answers != IGNORE).sum(1).tolist(), strict=True):
             said = answer[:n_answer]
-            rows.append(torch.cat([prompt, embed(said)]))
+            rows.append(torch.cat([*self._spelled(ids[ids != IGNORE], sounds), embed(said)]))
             starts.append(len(rows[-1]) - n_answer)
             labels.append(torch.cat([answers.new_full((starts[-1],), IGNORE), said]))
         lengths = lengths_of(rows).to(answers.device)
@@ -189,12 +236,19 @@ class HeardStage(Stage):
         mask = torch.arange(batch.shape[1], device=answers.device) < lengths[:, None]
         return Spliced(batch, mask, pad(labels, IGNORE), starts)
 
-    def _prompts(self, heard: Tensor, heard_lengths: Tensor) -> list[Tensor]:
-        """Embeddings [n, H] of each prompt, the question in it."""
-        model = self.model
-        if self.written:
-            return [model.embed(row[:n])[0] for row, n in zip(heard, heard_lengths.tolist(), strict=True)]
+    def _sounds(self, heard: Tensor | None, heard_lengths: Tensor | None) -> Iterator[Tensor]:
+        """Audio embeddings [A, H] of each sound of a batch."""
+        if heard is None or heard_lengths is None:
+            return iter(())
         audio, lengths = self.audio(heard, heard_lengths)
-        ids = model.prompt_ids(self.asks)
-        before, after = model.embed(ids.before)[0], model.embed(ids.after)[0]
-        return [torch.cat([before, row[:n].to(before.dtype), after]) for row, n in zip(audio, lengths, strict=True)]
+        return (row[:n] for row, n in zip(audio, lengths, strict=True))
+
+    def _spelled(self, ids: Tensor, sounds: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The embeddings [n, H] of a prompt piece by piece, taking its sounds from `sounds`."""
+        start = 0
+        for place in (ids == HEARD).nonzero()[:, 0].tolist():
+            before = self.model.embed(ids[start:place])[0]
+            yield before
+            yield next(sounds).to(before.dtype)
+            start = place + 1
+        yield self.model.embed(ids[start:])[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from vocalnet_cli.core.model.prompt import END_OF_TURN, render_prompt, special_id
+from vocalnet_cli.core.data.record import Record, earlier_turns
+from vocalnet_cli.core.model.prompt import END_OF_TURN, render_conversation, special_id, words_only
 from vocalnet_cli.core.model.thinker import last_hidden, text_logits
 from vocalnet_cli.core.model.tokenizer import train_tokenizer
 from vocalnet_cli.core.training.stages.stage import IGNORE, Stage, kinds_of, lengths_of, pad, text_loss
@@ -25,8 +24,10 @@ class LmStage(Stage):
         tokenizer = self.model.tokenizer
         end = special_id(tokenizer, END_OF_TURN[settings.family])
 
-        def example(record: Any) -> tuple[list[int], int]:
-            prompt = render_prompt(tokenizer, settings.family, settings.system_prompt, record.question.text).before
+        def example(record: Record) -> tuple[list[int], int]:
+            turns = [(asked.text, answer) for asked, answer in earlier_turns(record, self.recipe.data.history)]
+            question = words_only(record.question.text)
+            (prompt,) = render_conversation(tokenizer, settings.family, settings.system_prompt, turns, question, self.recipe.model.compat)
             return prompt + tokenizer(record.answer.text, add_special_tokens=False)["input_ids"] + [end], len(prompt)
 
         self.ids = [record.id for record in train]

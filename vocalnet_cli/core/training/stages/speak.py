@@ -24,8 +24,8 @@ from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, So
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, batches, kinds_of, pad, text_loss
 from vocalnet_cli.core.units import ANSWER_HZ, SPEECH_TOKEN_HZ
 
-Example = tuple[Source, Tensor, Tensor]
-"""Cached thinker states [n + 1, H] (or the row to compute them from), answer ids [n + 1], speech tokens [S]."""
+Example = tuple[Source | Tensor, Tensor, Tensor]
+"""Cached thinker states [n + 1, H] (or what they are computed from), answer ids [n + 1], speech tokens [S]."""
 
 
 class SpeakStage(HeardStage):
@@ -63,7 +63,8 @@ class SpeakStage(HeardStage):
         if not self.states_cached:
             return list(zip(heard, ids, tokens, strict=True))
         parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
-        key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest)
+        before = [self.recipe.data.history] if any(map(self.turns, records)) else []
+        key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest, *before)
         states = cached_rows(self.cache, key, len(records), lambda: self._read(heard, ids))
         return list(zip(states, ids, tokens, strict=True))
 
@@ -76,12 +77,14 @@ class SpeakStage(HeardStage):
             for row, (_, answer) in zip(states, group, strict=True):
                 yield row[: len(answer)].cpu()
 
-    def _read_answers(self, heard: Tensor, heard_lengths: Tensor, answers: Tensor) -> tuple[Spliced, Tensor]:
+    def _read_answers(
+        self, prompts: Tensor, answers: Tensor, heard: Tensor | None = None, heard_lengths: Tensor | None = None
+    ) -> tuple[Spliced, Tensor]:
         """Prompts with their answers, and the thinker's states of them [B, L, H]."""
         if not self.lora:
             self.model.thinker.eval()
         with torch.set_grad_enabled(self.reading_learns and self.training):
-            batch = self.splice(heard, heard_lengths, answers)
+            batch = self.splice(prompts, answers, heard, heard_lengths)
             return batch, last_hidden(self.model.thinker, batch.embeds, batch.mask)
 
     def _talker_rows(self, batch: Spliced, hidden: Tensor) -> Tensor:
@@ -140,8 +143,9 @@ class SpeakStage(HeardStage):
             "draws": torch.tensor([draw + 1 for _, draw in draws]) + (self.recipe.train.seed << 32),
         }
         if self.states_cached:
-            return {**batch, "states": pad([example[0].float() for example, _ in draws])}  # type: ignore[union-attr]
-        return {**batch, **self.collate_heard([example[0] for example, _ in draws], [draw for _, draw in draws])}
+            return {**batch, "states": pad([example[0].float() for example, _ in draws if isinstance(example[0], Tensor)])}
+        sources = [example[0] for example, _ in draws if isinstance(example[0], Source)]
+        return {**batch, **self.collate_heard(sources, [draw for _, draw in draws])}
 
     def _lengths(self, speech: Tensor, streaming: Tensor, answers: Tensor, draws: Tensor) -> Lengths:
         return Lengths((answers != IGNORE).sum(1), (speech != IGNORE).sum(1), streaming, draws)
@@ -159,14 +163,15 @@ class SpeakStage(HeardStage):
         answers: Tensor,
         draws: Tensor,
         states: Tensor | None = None,
+        prompts: Tensor | None = None,
         heard: Tensor | None = None,
         heard_lengths: Tensor | None = None,
         targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         written: Tensor | None = None
         if states is None:
-            assert heard is not None and heard_lengths is not None
-            batch, hidden = self._read_answers(heard, heard_lengths, answers)
+            assert prompts is not None
+            batch, hidden = self._read_answers(prompts, answers, heard, heard_lengths)
             states = self._talker_rows(batch, hidden)
             if self.reading_learns:
                 written = text_loss(text_logits(self.model.thinker, hidden), batch.labels, None if targets is None else targets[-1])["loss"]

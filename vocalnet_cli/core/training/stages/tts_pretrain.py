@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vocalnet_cli.core.data.record import Record
+from vocalnet_cli.core.data.record import HistoryTurn, Record
 from vocalnet_cli.core.training.stages.speak import SpeakStage
 
 
@@ -15,3 +15,6 @@ class TtsPretrainStage(SpeakStage):
 
     def question(self, record: Record) -> str:
         return f"Please repeat after me: {record.answer.text}"
+
+    def turns(self, record: Record) -> list[tuple[HistoryTurn, str]]:
+        return []  # what is asked for stands alone
