@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vocalnet_cli.core.data.record import PARALLEL, Record, Utterance
+from vocalnet_cli.core.data.record import PARALLEL, HistoryTurn, Record, Utterance
 from vocalnet_cli.core.data.synth.domain import MAX_WRITTEN
 from vocalnet_cli.core.data.synth.questions import (
     ASK,
@@ -70,6 +70,14 @@ class SynthSettings:
     """Human digit recordings of each speaker."""
     text_phrases: int = 20_000
     """Phrases to repeat in the text-only pairs of the language model."""
+    history_share: float = 0.3
+    """Share of the training rows before which other rows were asked and answered."""
+    follow_up_rows: int = 2000
+    """Recorded questions about the answer before them."""
+    follow_up_tests: int = 120
+    """Rows of `test-follow-ups`."""
+    text_follow_ups: int = 8000
+    """Text-only questions about the answer before them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ class Job:
     """A human recording; then `manner` only names the speaker."""
     answer_voice: str = ANSWER_VOICE
     """Another voice's answer goes with the usual one's recording, whose moments are those of its speech tokens."""
+    history: tuple[Job, ...] = ()
+    """What was asked before."""
 
     @property
     def stem(self) -> str:
@@ -119,32 +129,40 @@ class Job:
 
     @property
     def files(self) -> list[str]:
-        """The sounds of the row: question, answer."""
-        return [*self.questions, *self.answers]
+        """The sounds of the row: question, answer, earlier questions."""
+        return [*self.questions, *self.answers, *(name for job in self.history for name in job.questions)]
 
     def record(self) -> Record:
         """The manifest row."""
-        meta = {**_meta(self.item), "rate": self.manner.rate, "pitch": self.manner.pitch, "warp": self.manner.warp}
+        meta = {**meta_of(self.item), "rate": self.manner.rate, "pitch": self.manner.pitch, "warp": self.manner.warp}
         if self.recording is not None:
-            meta = {**_meta(self.item), "speaker": self.manner.voice.partition(":")[2], "file": self.recording.name}
+            meta = {**meta_of(self.item), "speaker": self.manner.voice.partition(":")[2], "file": self.recording.name}
         question, answer = Utterance(text=self.item.question), Utterance(text=self.item.answer)
         if self.questions:
             question = Utterance(text=self.item.question, audio=self.question_file, voice=self.manner.voice)
         if self.answers:
             answer = Utterance(text=self.item.answer, audio=self.answer_file, voice=self.answer_voice)
         if self.answer_voice != ANSWER_VOICE:
-            meta = {**_meta(self.item), PARALLEL: self._spoken(ANSWER_VOICE)}
+            meta = {**meta_of(self.item), PARALLEL: self._spoken(ANSWER_VOICE)}
         return Record(
             id=self.id,
             source=SYNTH if self.recording is None else HUMAN,
             split=self.split,
+            round=len(self.history) + 1,
             question=question,
+            history=[turn for job in self.history for turn in turns_of(job.record())],
             answer=answer,
             meta=meta,
         )
 
 
-def _meta(item: Item) -> dict[str, object]:
+def turns_of(record: Record) -> list[HistoryTurn]:
+    """A row as what was said before another."""
+    asked = HistoryTurn(role="user", text=record.question.text, audio=record.question.audio)
+    return [asked, HistoryTurn(role="assistant", text=record.answer.text)]
+
+
+def meta_of(item: Item) -> dict[str, object]:
     return {"kind": item.kind, "values": list(item.values), "wording": item.wording, "aliases": list(item.aliases)}
 
 
@@ -186,7 +204,7 @@ def _unseen_phrases(held_out: HeldOut, count: int, chance: random.Random) -> lis
     return list(phrases)
 
 
-def _manner(voices: dict[str, float], chance: random.Random, wide: bool = False) -> Manner:
+def drawn_manner(voices: dict[str, float], chance: random.Random, wide: bool = False) -> Manner:
     """A voice, and one time in four its own manner, else a changed one; `wide` changes it further than any test does."""
     voice = chance.choices(list(voices), weights=list(voices.values()))[0]
     if wide:
@@ -234,20 +252,20 @@ def plan_questions(settings: SynthSettings, held_out: HeldOut, voices: dict[str,
     jobs = []
     said: set[tuple[str, Manner]] = set()
     for number, item in enumerate(training):
-        manner = _manner(voices, chance)
+        manner = drawn_manner(voices, chance)
         while (item.question, manner) in said:  # no recording twice, so none is in train and dev
-            manner = _manner(voices, chance)
+            manner = drawn_manner(voices, chance)
         said.add((item.question, manner))
         split = "dev" if chance.random() < settings.dev_share else "train"
         jobs.append(Job(f"synth-{number:05d}", split, item, manner))
     for number, item in enumerate(combination_items(settings, held_out)):
-        jobs.append(Job(f"combination-{number:04d}", "test-combination", item, _manner(voices, chance)))
+        jobs.append(Job(f"combination-{number:04d}", "test-combination", item, drawn_manner(voices, chance)))
     distinct = list(dict.fromkeys(training))
     for number, item in enumerate(chance.sample(distinct, min(settings.voice_rows, len(distinct)))):
         manner = Manner(TEST_VOICE, round(chance.uniform(0.9, 1.15), 2))
         jobs.append(Job(f"voice-{number:04d}", "test-voice", item, manner))
     for number, item in enumerate(_more_items(settings, held_out)):
-        manner = _manner(voices, chance)
+        manner = drawn_manner(voices, chance)
         if (item.question, manner) not in said:
             said.add((item.question, manner))
             jobs.append(Job(f"more-{number:05d}", "train", item, manner))
@@ -275,7 +293,7 @@ def plan_words(settings: SynthSettings, held_out: HeldOut, voices: dict[str, flo
         text = " ".join(drawn)
         if held_out.broken_by(text, text) is None:
             item = Item("words", tuple(drawn), 0, text, text, ())
-            jobs.append(Job(f"words-{len(jobs):05d}", WORDS_SPLIT, item, _manner(voices, chance, wide=True)))
+            jobs.append(Job(f"words-{len(jobs):05d}", WORDS_SPLIT, item, drawn_manner(voices, chance, wide=True)))
     return jobs
 
 
@@ -361,7 +379,7 @@ def text_records(settings: SynthSettings, held_out: HeldOut) -> list[Record]:
             split=split,
             question=Utterance(text=item.question),
             answer=Utterance(text=item.answer),
-            meta=_meta(item),
+            meta=meta_of(item),
         )
         for number, (split, item) in enumerate(rows)
     ]

@@ -78,7 +78,8 @@ def digit(number: int) -> Item:
     return Item("digit", (word,), 0, word, f"You said {word}.", (word,))
 
 
-def _neighbours() -> list[tuple[str, str, str]]:
+@lru_cache(maxsize=1)
+def neighbours() -> list[tuple[str, str, str]]:
     """(category, value, the value after it)."""
     numbers = [domain.number_words(number) for number in range(domain.MAX_NUMBER + 1)]
     pairs = [("day", value, domain.DAYS[(place + 1) % 7]) for place, value in enumerate(domain.DAYS)]
@@ -95,7 +96,7 @@ def listed_items() -> tuple[Item, ...]:
     items = [arithmetic("plus", a, b, w) for a in range(13) for b in range(13) for w in wordings]
     items += [arithmetic("minus", a, b, w) for a in range(21) for b in range(13) if b <= a for w in wordings]
     items += [arithmetic("times", a, b, w) for a in range(6) for b in range(6) for w in wordings]
-    for category, value, after in _neighbours():
+    for category, value, after in neighbours():
         items += [neighbour("after", category, value, after, w) for w in range(3)]
         items += [neighbour("before", category, after, value, w) for w in range(3)]
     items += [named("capital", country, city, w) for country, city in domain.CAPITALS.items() for w in range(len(NAME))]

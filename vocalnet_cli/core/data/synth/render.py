@@ -20,6 +20,7 @@ from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.data.record import Record, write_manifest, write_text_atomically
 from vocalnet_cli.core.data.synth.plan import Job, SynthSettings, plan_human, plan_synthetic, text_records
 from vocalnet_cli.core.data.synth.split import TEST_SPLITS, HeldOut, check_split, draw_held_out, save_held_out
+from vocalnet_cli.core.data.synth.talks import plan_follow_ups, text_follow_ups, with_history
 from vocalnet_cli.core.data.synth.voices import Manner, VoiceFailed, speak, trim, usable_voices
 from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
@@ -69,8 +70,9 @@ def _tasks(jobs: list[Job], folder: Path) -> dict[str, Task]:
     """The sound files the jobs need, each once, by relative path."""
     tasks: dict[str, Task] = {}
     for job in jobs:
-        for name in job.questions:
-            tasks[name] = (folder / name, job.item.question, job.manner, job.recording, QUESTION_HZ)
+        for said in (*job.history, job):
+            for name in said.questions:
+                tasks[name] = (folder / name, said.item.question, said.manner, said.recording, QUESTION_HZ)
         for name, voice in job.answers.items():
             tasks[name] = (folder / name, job.item.answer, Manner(voice), None, ANSWER_HZ)
     return tasks
@@ -100,6 +102,7 @@ def _plan(settings: SynthSettings, digits: Path | None, limit: int | None, notif
     jobs = plan_synthetic(settings, held_out, voices)
     if digits is not None:
         jobs += plan_human(settings, held_out, digits)
+    jobs += plan_follow_ups(settings, held_out, voices, jobs)
     if limit is not None and limit < len(jobs):
         kept = sorted(random.Random(f"{settings.seed} limit").sample(range(len(jobs)), limit))
         jobs = [jobs[place] for place in kept]
@@ -136,10 +139,13 @@ def make_corpus(
             rejects.append({"id": job.id, "text": job.item.question, "voice": job.manner.voice, "reason": reason})
         else:
             records.append(job.record())
-    check_split([record for record in records if record.split not in TEST_SPLITS], held_out)
+    records = with_history(settings, records)
+    text = text_records(settings, held_out)
+    text = [*with_history(settings, text), *text_follow_ups(settings, held_out, text)]
+    check_split([record for record in (*records, *text) if record.split not in TEST_SPLITS], held_out)
     save_held_out(folder, held_out)
     write_manifest(folder / "manifest.jsonl", records)
-    write_manifest(folder / "text.jsonl", text_records(settings, held_out))
+    write_manifest(folder / "text.jsonl", text)
     write_text_atomically(folder / "rejects.jsonl", "".join(json.dumps(row) + "\n" for row in rejects))
     seconds = sum(soundfile.info(tasks[name][0]).duration for name in tasks if name not in failed)
     stats = {

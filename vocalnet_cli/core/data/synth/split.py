@@ -15,6 +15,7 @@ from typing import Any
 
 from vocalnet_cli.core.data.record import Record, write_text_atomically
 from vocalnet_cli.core.data.synth.domain import MAX_WRITTEN, number_words
+from vocalnet_cli.core.data.synth.follow_ups import listed_follow_ups
 from vocalnet_cli.core.data.synth.questions import RELATION_KINDS, Item, listed_by_question, listed_items, phrase_pairs, spoken_words
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -25,7 +26,10 @@ SOURCES = (SYNTH, HUMAN)
 VOICES_TEST = "test-voices"
 """Answers that no training row holds, in the other voices that answer."""
 
-TEST_SPLITS = ("test-combination", "test-voice", "test-human", VOICES_TEST)
+FOLLOW_UPS_TEST = "test-follow-ups"
+"""Questions about the answer before them, of which training holds others."""
+
+TEST_SPLITS = ("test-combination", "test-voice", "test-human", VOICES_TEST, FOLLOW_UPS_TEST)
 
 TEST_VOICE = "flite:kal16"
 HELD_OUT_VOICES = (TEST_VOICE, "flite:kal", "festival:kal_diphone")
@@ -50,6 +54,8 @@ class HeldOut:
     """Words never side by side in a phrase to repeat."""
     wordings: dict[str, int]
     """`KIND VALUE` to the wording that value is never asked in."""
+    follow_ups: frozenset[tuple[str, str]] = frozenset()
+    """Questions about the turn before, each with an answer it never has, as spoken words."""
     voices: tuple[str, ...] = HELD_OUT_VOICES
     speakers: tuple[str, ...] = (HELD_OUT_SPEAKER,)
 
@@ -58,6 +64,8 @@ class HeldOut:
         listed = listed_by_question().get(" ".join(spoken_words(question)))
         if listed and self.wordings.get(f"{listed.kind} {listed.values[0]}") == listed.wording:
             return f"`{listed.values[0]}` in the held-out wording `{listed.question}`"
+        if (pair := spoken_pair(question, answer)) in self.follow_ups:
+            return f"`{pair[1]}` as the answer to `{pair[0]}`"
         for text in (question, answer):
             words = spoken_words(text)
             for kind, first, second in _sums(words):
@@ -79,8 +87,15 @@ class HeldOut:
         """The held-out voice or speaker of a row, from the voice, the row's notes or the file's name; or None."""
         voice = record.question.voice or ""
         held = {*self.speakers, *(name.partition(":")[2] for name in self.voices)}
-        names = {voice.partition(":")[2], str(record.meta.get("speaker", "")), *Path(record.question.audio or "").stem.split("-")}
+        files = [record.question.audio, *(turn.audio for turn in record.history)]
+        parts = {part for file in files for part in Path(file or "").stem.split("-")}
+        names = {voice.partition(":")[2], str(record.meta.get("speaker", "")), *parts}
         return next(iter(sorted(held & names)), None)
+
+
+def spoken_pair(question: str, answer: str) -> tuple[str, str]:
+    """A question and its answer as spoken words."""
+    return " ".join(spoken_words(question)), " ".join(spoken_words(answer))
 
 
 def _sums(words: list[str]) -> list[tuple[str, int, int]]:
@@ -108,7 +123,15 @@ def draw_held_out(seed: int = 0) -> HeldOut:
         if item.kind in RELATION_KINDS:
             counts[f"{item.kind} {item.values[0]}"] = item.wording + 1
     wordings = {name: chance.randrange(count) for name, count in counts.items()}
-    return HeldOut(seed, frozenset(plus), frozenset(minus), frozenset(pairs), wordings)
+    return HeldOut(seed, frozenset(plus), frozenset(minus), frozenset(pairs), wordings, _held_out_follow_ups(seed))
+
+
+def _held_out_follow_ups(seed: int) -> frozenset[tuple[str, str]]:
+    chance = random.Random(f"{seed} held out follow-ups")
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for (question, answer), item in listed_follow_ups().items():
+        kinds.setdefault(item.kind, []).append(spoken_pair(question, answer))
+    return frozenset(pair for pairs in kinds.values() for pair in chance.sample(pairs, round(_SHARE * len(pairs))))
 
 
 def save_held_out(folder: Path, held_out: HeldOut) -> None:
@@ -119,6 +142,7 @@ def save_held_out(folder: Path, held_out: HeldOut) -> None:
         "minus": sorted(held_out.minus),
         "pairs": sorted(held_out.pairs),
         "wordings": held_out.wordings,
+        "follow_ups": sorted(held_out.follow_ups),
         "voices": held_out.voices,
         "speakers": held_out.speakers,
     }
@@ -137,6 +161,7 @@ def load_held_out(folder: Path | str) -> HeldOut:
             minus=frozenset((int(a), int(b)) for a, b in row["minus"]),
             pairs=frozenset((str(a), str(b)) for a, b in row["pairs"]),
             wordings={str(name): int(wording) for name, wording in row["wordings"].items()},
+            follow_ups=frozenset((str(a), str(b)) for a, b in row.get("follow_ups", ())),  # older corpora have none
             voices=tuple(row["voices"]),
             speakers=tuple(row["speakers"]),
         )
@@ -169,8 +194,9 @@ def check_split(records: Sequence[Record], held_out: HeldOut | Path) -> None:
                 f"training row `{record.id}` (split `{record.split}`) is spoken by the held-out voice `{voice}`",
                 "the test on new voices would mean nothing: take the row out of the training split",
             )
-        combination = held_out.broken_by(record.question.text, record.answer.text)
-        if combination:
+        asked = [(one.text, other.text) for one, other in zip(record.history[::2], record.history[1::2], strict=False)]
+        broken = (held_out.broken_by(*pair) for pair in (*asked, (record.question.text, record.answer.text)))
+        if combination := next(filter(None, broken), None):
             raise VocalnetError(
                 f"training row `{record.id}` (split `{record.split}`) holds the held-out combination {combination}",
                 "the test on new combinations would mean nothing: take the row out of the training split",
