@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vocalnet_cli.core.audio import mel
 from vocalnet_cli.core.audio.mel import encoder_mel, vocoder_mel
 
 
@@ -33,3 +34,14 @@ def test_frame_counts_of_short_sound(samples):
     x = np.full(samples, 0.1, np.float32)
     assert encoder_mel(x, 80).shape == (80, samples // 160)
     assert vocoder_mel(x).shape == (80, samples // 480)
+
+
+def test_answering_first_leaves_nothing_that_training_cannot_use():
+    mel.hann.cache_clear()
+    mel._filters_on.cache_clear()
+    sound = torch.sin(torch.arange(4800.0) / 20)
+    with torch.inference_mode():
+        vocoder_mel(sound)
+    learnt = sound.requires_grad_()
+    vocoder_mel(learnt).sum().backward()
+    assert learnt.grad is not None and learnt.grad.abs().sum() > 0

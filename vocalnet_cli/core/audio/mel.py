@@ -42,7 +42,8 @@ def mel_filters(rate: int, n_fft: int, bins: int, fmin: float, fmax: float) -> T
 
 @lru_cache(maxsize=16)
 def _filters_on(device: torch.device, rate: int, n_fft: int, bins: int, fmax: float) -> Tensor:
-    return mel_filters(rate, n_fft, bins, 0.0, fmax).to(device)
+    with torch.inference_mode(False):  # it outlives the call, and training may want gradients through it
+        return mel_filters(rate, n_fft, bins, 0.0, fmax).to(device)
 
 
 def vocoder_filters(device: torch.device, fmax: float = VOCODER_MEL_FMAX) -> Tensor:
@@ -53,7 +54,8 @@ def vocoder_filters(device: torch.device, fmax: float = VOCODER_MEL_FMAX) -> Ten
 @lru_cache(maxsize=16)
 def hann(length: int, device: torch.device) -> Tensor:
     """Periodic Hann window [length] on `device`; shared, do not write into it."""
-    return torch.hann_window(length, device=device)
+    with torch.inference_mode(False):  # it outlives the call, and training may want gradients through it
+        return torch.hann_window(length, device=device)
 
 
 def as_float(samples: np.ndarray | Tensor) -> Tensor:
