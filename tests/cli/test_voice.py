@@ -18,7 +18,7 @@ from tests.vocoder_folder import CODES, write_vocoder
 from tests.vocoder_runs import VOCODER
 from vocalnet_cli.core.audio.wav import write_wav
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
-from vocalnet_cli.core.evaluation import runner
+from vocalnet_cli.core.evaluation import listening
 from vocalnet_cli.core.evaluation.wer import Hearing
 from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens
 from vocalnet_cli.core.generation.load import load_answerer, plan_answers
@@ -383,7 +383,7 @@ def test_a_damaged_table_of_voices_is_told(vocalnet, model, vocoder):
 
 def test_scores_depend_on_vocoder_and_voice(vocalnet, model, vocoder, monkeypatch):
     pytest.importorskip("pocketsphinx")
-    monkeypatch.setattr(runner, "Recogniser", Deaf)
+    monkeypatch.setattr(listening, "Recogniser", Deaf)
     row = {"id": "a", "source": "s", "split": "test", "question": {"text": "six", "audio": "q.wav"}, "answer": {"text": "You said six."}}
     Path("manifest.jsonl").write_text(json.dumps(row | {"meta": {"kind": "digit", "aliases": ["six"]}}) + "\n")
     command = ("eval", "--model", model, "--benchmark", "manifest.jsonl", "--json")
@@ -397,4 +397,4 @@ def test_scores_depend_on_vocoder_and_voice(vocalnet, model, vocoder, monkeypatc
     first, second = reports
     assert first["vocoder"]["sha256"] == second["vocoder"]["sha256"] and first["voice_sha256"] != second["voice_sha256"]
     assert (first["vocoder"]["guidance"], second["vocoder"]["guidance"]) == (0.7, 0.0)
-    assert len(list(Path("cache/eval").glob("*.jsonl"))) == 3, "two of these, and one of the model that cannot speak"
+    assert len(list(Path("cache/eval").glob("*/answers.jsonl"))) == 3, "two of these, and one of the model that cannot speak"

@@ -258,6 +258,7 @@ def test_a_recording_that_fails_is_rejected_and_counted(tmp_path: Path, monkeypa
     gone = plan.Job("bad", "train", item, Manner("human:george"), tmp_path / "gone.wav")
     jobs = [plan.Job("good", "train", item, Manner("flite:slt")), gone]
     monkeypatch.setattr(render, "plan_synthetic", lambda *_: jobs)
+    monkeypatch.setattr(render, "plan_follow_ups", lambda *_: [])
     stats = render.make_corpus(tmp_path)
     assert stats["rows_out"] == 1 and sum(stats["rejected"].values()) == 1
     assert json.loads((tmp_path / "rejects.jsonl").read_text())["id"] == "bad"
