@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -43,3 +44,11 @@ def nano_folder() -> Path:
 def model_name(folder: Path) -> str:
     """How `--model` takes the model of a folder: an embedded one by its name."""
     return next((name for name in EMBEDDED if folder == embedded_folder(name)), str(folder))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target`, which is not there yet, as another name of a file; as a copy where the disk has no links. Raises OSError if it refuses."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

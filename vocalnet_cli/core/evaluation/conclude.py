@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vocalnet_cli.core.data.prep.sounds import file_name
+from vocalnet_cli.core.data.prep.step import take_in
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import UsageError
 from vocalnet_cli.core.evaluation.benchmarks import Benchmark
@@ -130,12 +130,5 @@ def _beside(source: Path, folder: Path, name: str) -> str:
     """A file as `folder`/`name`, a link or a copy; its path there."""
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # renaming a link onto another of the same file leaves both
+    take_in(target, source, target.with_name(f".{target.name}.{os.getpid()}.tmp"))
     return name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import write_wav
+from vocalnet_cli.core.data.picture import can_draw, new_figure, write_png
 from vocalnet_cli.core.units import VOCODER_MEL_HZ
 
 
@@ -24,13 +24,9 @@ def write_sample(folder: Path, step: int, name: str, sound: np.ndarray, mels: di
 
 
 def _picture(path: Path, mels: dict[str, Tensor]) -> None:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    if not can_draw():
         return  # the sound is there; pictures come with the extra `eval`
-    figure = Figure(figsize=(8, 2.2 * len(mels)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 2.2 * len(mels))
     low, high = min(float(mel.min()) for mel in mels.values()), max(float(mel.max()) for mel in mels.values())
     for axes, (title, mel) in zip(np.atleast_1d(figure.subplots(len(mels), 1, sharex=True)), mels.items(), strict=True):
         seconds = mel.shape[1] / VOCODER_MEL_HZ
@@ -38,6 +34,4 @@ def _picture(path: Path, mels: dict[str, Tensor]) -> None:
         axes.set_ylabel("mel bin")
         axes.set_title(title, fontsize="small")
     axes.set_xlabel("seconds")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=100)
-    os.replace(temporary, path)
+    write_png(figure, path, dpi=100)

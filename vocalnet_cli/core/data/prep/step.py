@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from vocalnet_cli.core.config.places import link_or_copy
 from vocalnet_cli.core.data.prep.shards import Raw, Shard, read_shard
 from vocalnet_cli.core.data.record import Record
 
@@ -195,14 +196,13 @@ def write_bytes(path: Path, data: bytes, output: Path, sync: bool = False) -> No
 
 def adopt(path: Path, source: Path, output: Path) -> None:
     """Give `output` a file that lies elsewhere: a hard link where that can be had, else a copy."""
-    import shutil
+    take_in(path, source, _temporary(path, output))
 
-    temporary = _temporary(path, output)
+
+def take_in(path: Path, source: Path, temporary: Path) -> None:
+    """`source` as `path`, linked or copied, there whole or not at all; `temporary` is a name on the same disk."""
     temporary.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
+    link_or_copy(source, temporary)
     os.replace(temporary, path)
     temporary.unlink(missing_ok=True)  # renaming a link onto another of the same file leaves both
 

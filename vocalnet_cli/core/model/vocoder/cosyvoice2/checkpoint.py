@@ -5,9 +5,7 @@ Both generations have the same tensors; the YAML tells them apart. Only tensors 
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vocalnet_cli.core.config.places import link_or_copy
 from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, CosyVoice2Settings
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model.hub import COSYVOICE2
@@ -175,10 +174,7 @@ def save_released_part(module: nn.Module, source: Path, name: str, output: Path)
     write_tensors(output / f"{name}.safetensors", {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()})
     for path in sorted(source.iterdir()):
         if path.name in _OTHER_FILES - {f"{name}.pt", f"{name}.safetensors"}:
-            try:
-                os.link(path.resolve(), output / path.name)
-            except OSError:
-                shutil.copyfile(path, output / path.name)
+            link_or_copy(path, output / path.name)
 
 
 def _read(folder: Path, name: str) -> tuple[Path, dict[str, Tensor]]:
