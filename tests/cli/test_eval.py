@@ -338,3 +338,8 @@ def test_prep_benchmark_packs_what_eval_reads(vocalnet, tiny_folder, manifest, k
     assert vocalnet("eval", "--model", tiny_folder, "--benchmark", "packed", "--quiet").code == 0 and len(knowing) == 2
     assert vocalnet("prep", "benchmark", manifest.parent, "--split", "test", "-o", "packed").code == 1
     assert vocalnet("prep", "benchmark", manifest.parent, "--split", "test").code == 2
+
+
+def test_options_before_a_command_are_refused(vocalnet):
+    told = vocalnet("eval", "--limit", "3", "rescore", "answers.jsonl")
+    assert told.code == 2 and "before `rescore`" in told.err and "vocalnet eval rescore" in told.err

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vocalnet_cli.core.errors import UsageError
+
 RecipeOpt = Annotated[
     str,
     typer.Option("--recipe", metavar="NAME", help="Recipe: a short name (mtp5), family/name (nano/mtp5) or a YAML file."),
@@ -48,3 +50,12 @@ QuantizeOpt = Annotated[
     str | None, typer.Option("--quantize", metavar="KIND", help="Thinker weights in 8bit or 4bit (needs bitsandbytes).")
 ]
 ShardOpt = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, for array jobs (I from 1).")]
+
+
+def refuse_options_before_command(context: typer.Context) -> None:
+    """Raise UsageError if a group that also runs by itself was given options before one of its commands, which would not see them."""
+    given = [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        group, command = context.info_name, context.invoked_subcommand
+        told = f"{len(given)} option{'s' if len(given) > 1 else ''} before `{command}`"
+        raise UsageError(f"vocalnet {group}: {told}", f"Options of a command go behind it: vocalnet {group} {command} …")

@@ -34,6 +34,7 @@ from vocalnet_cli.cli.options import (
     ShardOpt,
     VocoderOpt,
     VoiceOpt,
+    refuse_options_before_command,
 )
 from vocalnet_cli.cli.resynthesis import resynthesis as measure_vocoder
 from vocalnet_cli.core.errors import UsageError
@@ -117,6 +118,7 @@ def evaluate(
       vocalnet eval --resynthesis --recipe nano/flow --dnsmos DIR
     """
     if ctx.invoked_subcommand is not None:
+        refuse_options_before_command(ctx)
         return
     where = Path(output) if output else None
     if resynthesis:

@@ -20,8 +20,8 @@ from vocalnet_cli.cli.options import (
     StepsOpt,
     VocoderOpt,
     VoiceOpt,
+    refuse_options_before_command,
 )
-from vocalnet_cli.core.errors import UsageError
 
 
 def turns(
@@ -54,11 +54,7 @@ def turns(
       vocalnet latency --model VocalNet/VocalNet-1B --vocoder FunAudioLLM/CosyVoice2-0.5B --voice me.wav
     """
     if context.invoked_subcommand is not None:
-        if given := [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]:
-            told = f"{len(given)} option{'s' if len(given) > 1 else ''} before `{context.invoked_subcommand}`"
-            raise UsageError(
-                f"vocalnet latency: {told}", f"Options of a command go behind it: vocalnet latency {context.invoked_subcommand} …"
-            )
+        refuse_options_before_command(context)
         return
     from vocalnet_cli.core.latency import report
     from vocalnet_cli.core.latency.bench import run_turns
