@@ -10,5 +10,5 @@ from vocalnet_cli.cli.eval.run import evaluate
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.callback()(evaluate)
-app.command()(rescore)
-app.command()(compare)
+for part in (rescore, compare):
+    app.command()(part)

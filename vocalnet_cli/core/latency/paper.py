@@ -6,6 +6,7 @@ from typing import Any
 
 from vocalnet_cli.core.config.find import list_recipes
 from vocalnet_cli.core.config.load import load_recipe
+from vocalnet_cli.core.config.papers import VOCALNET, load_paper
 from vocalnet_cli.core.config.schema import PaperRow
 from vocalnet_cli.core.generation.clock import STAGES
 
@@ -15,8 +16,12 @@ FIRST = "first_audio_ms"
 MACHINE = "L20"
 """The GPU of tables 6 and 8 of arXiv 2504.04060."""
 
-OTHERS_MS = {"Mini-Omni": 392.50, "SLAM-Omni": 512.74, "MiniCPM-o": 893.82, "GLM-4-Voice": 1104.64}
-"""First sound of other systems, in ms (arXiv 2504.04060, table 8; on the same GPU, 0.6 s of sound for most)."""
+
+def others_ms() -> dict[str, float]:
+    """First sound of other systems, in ms (arXiv 2504.04060, table 8; on the same GPU, 0.6 s of sound for most), soonest first."""
+    table = load_paper(VOCALNET).tables["8"]
+    found = {row.row: table.figures(row)[FIRST] for row in table.rows if row.place is None}
+    return dict(sorted(found.items(), key=lambda one: one[1]))
 
 
 def paper_rows(own: PaperRow | None = None) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from vocalnet_cli import __version__
 from vocalnet_cli.core.generation.clock import STAGES
 from vocalnet_cli.core.latency.bench import Measured, Side
-from vocalnet_cli.core.latency.paper import FIRST, OTHERS_MS, paper_rows
+from vocalnet_cli.core.latency.paper import FIRST, others_ms, paper_rows
 from vocalnet_cli.core.latency.setup import Setup
 from vocalnet_cli.core.latency.timers import DIGITS, percentiles, processors, ratio_spread
 from vocalnet_cli.core.latency.turns import FIRST_CHUNK_S, SEGMENTS, Turn
@@ -223,7 +223,7 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
         f"loaded in {result['load_s']:.1f} s",
         f"{result['silent']} silent answers left out" if result["silent"] else None,
     ]
-    others = ", ".join(f"{name} {value:g}" for name, value in OTHERS_MS.items())
+    others = ", ".join(f"{name} {value:g}" for name, value in others_ms().items())
     return ["; ".join(fact for fact in facts if fact), f"first sound of others, ms (arXiv 2504.04060, table 8): {others}"]
 
 

@@ -1,0 +1,58 @@
+"""The papers' figures kept as data: they agree with themselves, and with what the recipes say."""
+
+from __future__ import annotations
+
+import pytest
+
+from vocalnet_cli.core.config.find import list_recipes
+from vocalnet_cli.core.config.load import load_recipe
+from vocalnet_cli.core.config.papers import VOCALNET, VOCALNET_MDM, load_paper
+
+WEIGHTED = ("wer_percent", "utmos")
+
+
+@pytest.mark.parametrize("arxiv", [VOCALNET, VOCALNET_MDM])
+def test_printed_averages_follow_from_the_subsets(arxiv):
+    """Scores are averaged plainly, word errors and UTMOS by questions. What is printed is rounded, and so are its parts."""
+    paper, compared = load_paper(arxiv), 0
+    for name, table in paper.tables.items():
+        for row in table.rows:
+            figures = table.figures(row)
+            for metric in {column.partition("@")[0] for column in table.columns if "@" in column}:
+                parts = [(figures.get(f"{metric}@{subset}"), n if metric in WEIGHTED else 1) for subset, n in paper.questions.items()]
+                known = [(value, weight) for value, weight in parts if value is not None]
+                if metric not in figures or len(known) < len(parts):
+                    continue
+                mean = sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+                assert abs(mean - figures[metric]) < 0.0101, (name, row.row, metric, mean)
+                compared += 1
+    assert compared >= (62 if arxiv == VOCALNET else 1)
+
+
+def test_kinds_of_word_errors_add_up():
+    table = load_paper(VOCALNET).tables["10"]
+    for row in table.rows:
+        assert sum(row.values[:3]) == pytest.approx(row.values[3], abs=0.011)
+
+
+def test_recipes_say_what_the_data_say():
+    seen = 0
+    for info in list_recipes():
+        stands = load_recipe(str(info.path)).recipe.paper
+        if stands is None or not stands.expect:
+            continue
+        table = load_paper(stands.arxiv).tables[stands.table]
+        row = table.find(stands.place, stands.expect)
+        assert row is not None, f"{info.name}: table {stands.table} has no such row"
+        assert stands.expect.items() <= table.figures(row).items(), info.name
+        seen += 1
+    assert seen >= 70
+
+
+def test_rows_measured_elsewhere_are_there():
+    paper = load_paper(VOCALNET)
+    twins = [(row, row.twin) for table in paper.tables.values() for row in table.rows if row.twin is not None]
+    assert len(twins) == 2
+    for row, twin in twins:
+        there = paper.tables[twin.table].find(twin.place, {})
+        assert there is not None and there.row == row.row and there.values[0] == row.values[3]
