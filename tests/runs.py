@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import tone
+import numpy as np
+
 from vocalnet_cli.core.audio.wav import write_wav
 from vocalnet_cli.core.evaluation.results import Judging, QuestionResult, RunReport, Verdict, file_sha256, write_run
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
@@ -14,12 +15,17 @@ from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 RULE = Judging(judge="rule", rule="the reference is said")
 
 
+def hum(seconds: float, rate: int) -> np.ndarray:
+    """A quiet tone, mono float32."""
+    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
 def question(folder: Path, number: int, right: Sequence[float] = (1, 0), seconds: float = 0.5, **more: Any) -> QuestionResult:
     """A question with its recorded question and answer below the folder."""
     audio, asked = f"audio/a{number}.wav", f"audio/q{number}.wav"
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    write_wav(folder / audio, tone(seconds, rate=ANSWER_HZ), ANSWER_HZ)
-    write_wav(folder / asked, tone(0.3), QUESTION_HZ)
+    write_wav(folder / audio, hum(seconds, ANSWER_HZ), ANSWER_HZ)
+    write_wav(folder / asked, hum(0.3, QUESTION_HZ), QUESTION_HZ)
     told = dict(
         id=f"q{number}",
         question=f"What is {number} plus one?",

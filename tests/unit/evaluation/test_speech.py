@@ -54,7 +54,9 @@ def test_measures_are_told_an_answer_and_a_set(results, clone):
     assert 1.5 <= low < scores["utmos"] < high <= 2.5 and scores["ci"]["wer"] == [20.0, 30.0] and scores["wer"] == 25.0
     assert again.report.model_extra["measured_by"]["utmos"] == "utmos22_strong of SpeechMOS"
     columns, rows = table(again.report.benchmarks)
-    assert columns == ["benchmark", "n", "UTMOS", "LUFS", "words/s"] and rows[0][2].startswith("2.00 (")
+    assert columns == ["benchmark", "n", "WER %", "UTMOS", "LUFS", "words/s"]
+    assert rows[0][2] == "25.00 (20.00 to 30.00)"
+    assert rows[0][3].startswith("2.00 (")
 
 
 def test_what_was_measured_before_stays(results, clone):

@@ -7,8 +7,9 @@ import typer
 from vocalnet_cli.cli.eval.compare import compare
 from vocalnet_cli.cli.eval.rescore import rescore
 from vocalnet_cli.cli.eval.run import evaluate
+from vocalnet_cli.cli.eval.speech import speech
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.callback()(evaluate)
-for part in (rescore, compare):
+for part in (rescore, compare, speech):
     app.command()(part)

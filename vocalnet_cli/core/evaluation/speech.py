@@ -14,6 +14,7 @@ from vocalnet_cli.core.audio.loudness import loudness
 from vocalnet_cli.core.audio.wav import read_audio, resample
 from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.evaluation.dnsmos import Dnsmos
+from vocalnet_cli.core.evaluation.measures import MEASURES, RATES
 from vocalnet_cli.core.evaluation.results import QuestionResult, Run, file_sha256, write_run
 from vocalnet_cli.core.evaluation.score import interval
 from vocalnet_cli.core.evaluation.utmos import MODEL, Utmos
@@ -21,15 +22,6 @@ from vocalnet_cli.core.evaluation.wer import words_of
 from vocalnet_cli.core.model.voice.load import SPEAKER_ENCODER, load_speaker_encoder, model_file
 from vocalnet_cli.core.model.voice.voice import read_voice, speaker_vector
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
-
-MEASURES = {
-    "utmos": "UTMOS",
-    "dnsmos": "DNSMOS",
-    "lufs": "LUFS",
-    "words_per_s": "words/s",
-    "similarity": "voice similarity",
-}
-"""Numbers of one answer, as `QuestionResult.measures` has them, and what a table calls them. A set's number is their mean."""
 
 _SHORTEST_S = 0.1
 """Less sound than this is no speech to score."""
@@ -64,7 +56,8 @@ def ears(dnsmos: Path | None = None, utmos: Path | None = None, speaker: Path | 
     if speaker is not None and voice is not None:
         similar = _similar(model_file(speaker, SPEAKER_ENCODER), voice)
         told.append(("similarity", f"cosine of CAM++ vectors, voice {file_sha256(voice)[:12]}"))
-    return Ears(dnsmos and Dnsmos(dnsmos), utmos and Utmos(utmos), similar, tuple(told))
+    by_dnsmos = Dnsmos(dnsmos) if dnsmos is not None else None
+    return Ears(by_dnsmos, Utmos(utmos) if utmos is not None else None, similar, tuple(told))
 
 
 def _hashes(folder: Path, pattern: str) -> str:
@@ -145,9 +138,15 @@ def _summed_up(rows: Sequence[QuestionResult], before: dict[str, Any]) -> dict[s
 
 def table(benchmarks: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
     """Columns and a row a benchmark, for the measures that were taken."""
-    there = [name for name in MEASURES if any(name in one for one in benchmarks.values())]
+    known = {**RATES, **MEASURES}
+    there = [name for name in known if any(name in one for one in benchmarks.values())]
     rows: list[list[object]] = []
     for name, one in benchmarks.items():
-        shown = [f"{one[key]:.2f} ({one['ci'][key][0]:.2f} to {one['ci'][key][1]:.2f})" if key in one else "-" for key in there]
-        rows.append([name, one.get("n", "-"), *shown])
-    return ["benchmark", "n", *(MEASURES[name] for name in there)], rows
+        rows.append([name, one.get("n", "-"), *(_with_interval(one, key) for key in there)])
+    return ["benchmark", "n", *(known[name] for name in there)], rows
+
+
+def _with_interval(scores: dict[str, Any], key: str) -> str:
+    bounds = scores.get("ci", {}).get(key)
+    told = f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else ""
+    return f"{scores[key]:.2f}{told}" if key in scores else "-"

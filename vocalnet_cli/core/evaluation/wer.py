@@ -49,9 +49,13 @@ def words_of(text: str, alike: Mapping[str, str] | None = None) -> list[str]:
 
 def word_errors(meant: str, heard: str, alike: Mapping[str, str] | None = None) -> WordErrors:
     """Errors of `heard` against `meant`, which must hold a word."""
-    reference = words_of(meant, alike)
+    return differences(words_of(meant, alike), words_of(heard, alike))
+
+
+def differences(reference: Sequence[str], heard: Sequence[str]) -> WordErrors:
+    """Errors of the words heard against those meant, of which there must be one."""
     assert reference, "word errors need at least one word"
-    found = jiwer.process_words(" ".join(reference), " ".join(words_of(heard, alike)))
+    found = jiwer.process_words(" ".join(reference), " ".join(heard))
     return WordErrors(len(reference), found.substitutions, found.insertions, found.deletions)
 
 
