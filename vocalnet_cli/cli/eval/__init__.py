@@ -8,8 +8,9 @@ from vocalnet_cli.cli.eval.compare import compare
 from vocalnet_cli.cli.eval.rescore import rescore
 from vocalnet_cli.cli.eval.run import evaluate
 from vocalnet_cli.cli.eval.speech import speech
+from vocalnet_cli.cli.eval.table import table
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.callback()(evaluate)
-for part in (rescore, compare, speech):
+for part in (rescore, compare, speech, table):
     app.command()(part)

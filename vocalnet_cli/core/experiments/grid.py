@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,9 @@ from typing import Any, Literal
 from vocalnet_cli.core.config.load import LoadedRecipe, load_recipe
 from vocalnet_cli.core.data.record import write_text_atomically
 from vocalnet_cli.core.errors import UsageError, VocalnetError
+from vocalnet_cli.core.experiments.places import CELL_FILE, table_folder
 from vocalnet_cli.core.experiments.table import Row, Table
 from vocalnet_cli.core.training.loop import DONE_MARK
-
-CELL_FILE = "cell.json"
-"""What became of a cell, in its run folder: seconds, and once it is measured its scores."""
 
 Left = Literal["train", "resume", "evaluate", "done"]
 """What is still to do for a cell, from its start; nothing in the end."""
@@ -108,8 +105,7 @@ def make_grid(table: Table, rows: Sequence[Row], seeds: int, output: Path | None
     """
     if any(override.partition("=")[0].strip() == "train.seed" for override in overrides):
         raise UsageError("--set train.seed: every run of a table has a seed of its own", "Say how many seeds with --seeds.")
-    place = re.sub(r"[^A-Za-z0-9.]+", "-", table.table)
-    folder = output or Path("runs/tables") / f"{table.family}-{table.paper}-table{place}"
+    folder = output or table_folder(table.family, table.paper, table.table)
     wanted = [(row, seed) for seed in range(seeds) for row in rows]
     found = [(row, seed) for row in table.rows for seed in _seeds_in(folder / row.name) if (row, seed) not in wanted]
 

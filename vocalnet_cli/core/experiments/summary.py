@@ -13,9 +13,9 @@ from typing import Any
 from vocalnet_cli import __version__
 from vocalnet_cli.core.data.record import write_text_atomically
 from vocalnet_cli.core.experiments.grid import Cell, Grid
+from vocalnet_cli.core.experiments.places import RESULTS_FILE
 from vocalnet_cli.core.training.run_log import PACKAGES, read_metrics
 
-RESULTS_FILE = "results.json"
 SCORES = ("wer", "s2t", "s2s", "truncated")
 """Rates in percent, as `vocalnet eval` names them."""
 FIGURES = (*SCORES, "loss", "dev_loss", "train_seconds", "eval_seconds")
