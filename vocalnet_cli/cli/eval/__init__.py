@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from vocalnet_cli.cli.eval.compare import compare
+from vocalnet_cli.cli.eval.report import report
 from vocalnet_cli.cli.eval.rescore import rescore
 from vocalnet_cli.cli.eval.run import evaluate
 from vocalnet_cli.cli.eval.speech import speech
@@ -12,5 +13,5 @@ from vocalnet_cli.cli.eval.table import table
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.callback()(evaluate)
-for part in (rescore, compare, speech, table):
+for part in (rescore, compare, speech, report, table):
     app.command()(part)
