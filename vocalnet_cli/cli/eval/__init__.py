@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from vocalnet_cli.cli.eval.compare import compare
+from vocalnet_cli.cli.eval.figure import figure
 from vocalnet_cli.cli.eval.report import report
 from vocalnet_cli.cli.eval.rescore import rescore
 from vocalnet_cli.cli.eval.run import evaluate
@@ -13,5 +14,5 @@ from vocalnet_cli.cli.eval.table import table
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.callback()(evaluate)
-for part in (rescore, compare, speech, report, table):
+for part in (rescore, compare, speech, report, table, figure):
     app.command()(part)

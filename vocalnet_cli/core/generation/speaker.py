@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -53,6 +53,11 @@ class Speaker:
         self._waiting.append(state)
         if self._settings.streaming and len(self._waiting) == self._model.settings.talker.text_chunk:
             yield from self._speak(self._take(), last=False, final=False)
+
+    def watched(self, by: Callable[[int, Tensor], None] | None) -> Speaker:
+        """Itself, with what it draws tokens from shown to `by` (`SpeechSampling.watch`)."""
+        self._sampling.watch = by
+        return self
 
     def finish(self) -> Iterator[Event]:
         """The text is complete: hands the talker the end vector and speaks to the end."""

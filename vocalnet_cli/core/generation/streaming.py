@@ -28,6 +28,7 @@ def answer(
     voice: Voice | None = None,
     memory: Memory | None = None,
     stop: Callable[[], bool] | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
 ) -> Iterator[Event]:
     """Answer one spoken question (mono float32, 16 kHz); the last event is always `TurnDone`.
 
@@ -36,13 +37,14 @@ def answer(
     section 4). `generator` (CPU) drives all sampling; none uses torch's own. `voice` is this answer's alone; none is the vocoder's own.
     A model without a vocoder gives no sound, only tokens.
     `memory` is what the thinker knows of the conversation so far; who asks says with `Memory.answered` what of the answer it keeps.
-    `stop` is called before every step of any part; once it says yes, `Cancelled` is raised. Nothing else is kept outside the iterator:
+    `stop` is called before every step of any part; once it says yes, `Cancelled` is raised. `watch` is shown what every speech token is
+    drawn from (`SpeechSampling.watch`). Nothing else is kept outside the iterator:
     one model serves many conversations, and an abandoned iterator leaves nothing behind.
     """
     clock = Clock(model.device, stop)
     text = TextStream(model.tokenizer)
     thinker = _Thinker(model, settings, clock, generator, memory or Memory(model))
-    speaker = build_speaker(model, settings, clock, generator, voice)
+    speaker = build_speaker(model, settings, clock, generator, voice).watched(watch)
     predicting = RULES[model.settings.compat].states_that_predict
     thinker.listen(samples_16k)
     truncated = False

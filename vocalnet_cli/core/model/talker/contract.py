@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,9 @@ class SpeechSampling:
     """Gumbel noise on the log-probabilities that decide what is revealed first."""
     generator: torch.Generator | None = None
     """Source of randomness, on the CPU; none uses torch's own."""
+    watch: Callable[[int, Tensor], None] | None = None
+    """Is shown what every token is drawn from: the first head's number and scores [..., m, V] of m heads, before penalty and
+    temperature. Of a masked-diffusion talker, the pass as the number and the places it reveals [n, 1, V]."""
 
 
 @dataclass

@@ -177,6 +177,8 @@ def _speech_view(talker: AutoregressiveTalker, state: TalkerState, rows: Tensor)
 def _draw(talker: AutoregressiveTalker, state: TalkerState, scores: Tensor, depth: int) -> Tensor:
     """Tokens [B, m] from the scores [B, m, V] that follow from one stack, the repetition penalty applied."""
     sampling = state.sampling
+    if sampling.watch is not None:
+        sampling.watch(depth, scores)
     if not _rules(talker).penalty_divides_scores:
         never = torch.tensor([talker.bos, talker.sos, talker.pad], device=scores.device)
         return draw_in_turn(scores.index_fill(-1, never, -torch.inf), sampling, state.recent)

@@ -165,7 +165,10 @@ def _fill(talker: MdmTalker, state: BlockState) -> Tensor:
         if sampling.steps is None:
             count = torch.maximum(count, (open_ & (certain.exp() >= sampling.threshold)).sum(1))
         place = certain.masked_fill(~open_, -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        tokens = torch.where(open_ & (place < count[:, None]), drawn, tokens)
+        revealed = open_ & (place < count[:, None])
+        if sampling.watch is not None:
+            sampling.watch(steps - left, scores[revealed][:, None])
+        tokens = torch.where(revealed, drawn, tokens)
     ends = (tokens == talker.eos).cumsum(1) - (tokens == talker.eos).long() > 0
     return tokens.masked_fill(ends, talker.mask)
 
