@@ -36,7 +36,7 @@ def cells(table: Comparison) -> tuple[list[str], list[list[str]]]:
             for row, line in zip(rows, table.lines, strict=True):
                 row.append(_number(line.difference.get(column), digits, sign=True))
         if any(column in line.from_first for line in table.lines):
-            headers.append("from row 1: paper, ours")
+            headers.append("from first row: paper, ours")
             for row, line in zip(rows, table.lines, strict=True):
                 change = line.from_first.get(column)
                 row.append(f"{change['paper']:+.0f} %, {change['ours']:+.0f} %" if change else "-")
