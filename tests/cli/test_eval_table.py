@@ -70,7 +70,7 @@ def line(table: dict, row: str) -> dict:
     return found
 
 
-@pytest.mark.parametrize("name", [*map(str, range(1, 12)), "mdm", "mdm-text", "mdm-stages", "mdm-ablation"])
+@pytest.mark.parametrize("name", [*map(str, range(1, 12)), "mdm", "mdm-text", "mdm-latency", "mdm-ablation"])
 def test_every_table_is_printed_without_ours(vocalnet, name):
     result = vocalnet("eval", "table", name)
     assert result.code == 0, result.err
@@ -176,6 +176,18 @@ def test_mdm_rows_are_found_by_their_passes(vocalnet, tmp_path):
     found = load(vocalnet, "mdm", "--results", tmp_path / "curve")
     assert line(found, "VocalNet-MDM, 1 step")["ours"] == {"wer_percent": 30.0}
     assert line(found, "VocalNet-MDM, 4 steps")["ours"] == {"wer_percent": 20.0} and line(found, "nano/mdm, auto steps")["ours"]
+
+
+def test_ablations_are_known_by_their_place_and_not_by_their_passes(vocalnet, tmp_path):
+    for name, wer in (("mdm-s1", 20.0), ("mdm-alpha0", 60.0)):
+        sets = {"nano-ablation": {"n": 60, "failed": 0, "wer": wer}}
+        write_results(tmp_path / name, sets, recipe=f"nano/ablation-{name}", settings={"steps": 1})
+    both = ("--results", tmp_path / "mdm-s1", "--results", tmp_path / "mdm-alpha0")
+    found = load(vocalnet, "mdm", *both)
+    assert line(found, "VocalNet-MDM, 1 step")["ours"] == {"wer_percent": 20.0}
+    assert [one["row"] for one in found["lines"] if one["ours"]] == ["VocalNet-MDM, 1 step"]
+    found = load(vocalnet, "mdm-ablation", *both)
+    assert line(found, "stage 3 without distillation (alpha 0), 1 step")["ours"] == {"wer_percent": 60.0}
 
 
 def test_latency_stands_in_its_tables_with_its_machine(vocalnet, tmp_path):

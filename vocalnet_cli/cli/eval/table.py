@@ -13,7 +13,7 @@ from vocalnet_cli.cli.options import JsonOpt
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 
 NameArg = Annotated[
-    str, typer.Argument(metavar="TABLE", help="1 to 11 of VocalNet; mdm, mdm-text, mdm-stages, mdm-ablation of VocalNet-MDM.")
+    str, typer.Argument(metavar="TABLE", help="1 to 11 of VocalNet; mdm, mdm-text, mdm-latency, mdm-ablation of VocalNet-MDM.")
 ]
 FamilyOpt = Annotated[str, typer.Option("--family", metavar="FAMILY", help="Whose results to look for: nano or vocalnet.")]
 ResultsOpt = Annotated[

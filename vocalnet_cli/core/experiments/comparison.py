@@ -121,9 +121,15 @@ def _fits(one: OurRow, paper: Paper, name: str) -> bool:
 def _is_row(one: OurRow, paper: Paper, name: str, row: FigureRow) -> bool:
     if one.paper is not None and one.paper.arxiv != paper.arxiv:
         return False
-    if row.steps is not None and one.steps is not None:
+    if row.steps is not None and one.steps is not None and _counts_steps(one, paper):
         return row.steps == one.steps
     return one.stands_at(paper.arxiv, name, row.place, row.twin)
+
+
+def _counts_steps(one: OurRow, paper: Paper) -> bool:
+    """Whether a row of ours is known by its passes a block. Those of an ablation are other models, and known by their place."""
+    stands = paper.tables.get(one.paper.table) if one.paper is not None else None
+    return stands is None or any(row.steps is not None for row in stands.rows)
 
 
 def _tells(one: OurRow, columns: Sequence[str]) -> bool:

@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vocalnet_cli.core.config.find import list_recipes
+from vocalnet_cli.core.config.load import load_recipe
 from vocalnet_cli.core.config.papers import VOCALNET, VOCALNET_MDM, Paper, load_paper
 from vocalnet_cli.core.errors import UsageError
 from vocalnet_cli.core.experiments.ours import OurRow, read_ours
 from vocalnet_cli.core.experiments.places import RESULTS_FILE, table_folder
 
-MDM = "mdm"
-_MAIN = "main"
+_LAPTOP = "nano"
 
 
 def find_published(name: str) -> tuple[Paper, str]:
-    """The paper and its table: `1` to `11` are VocalNet's, `mdm` and `mdm-NAME` VocalNet-MDM's. Raises UsageError."""
-    first, second = load_paper(VOCALNET), load_paper(VOCALNET_MDM)
-    if name in first.tables:
-        return first, name
-    place = _MAIN if name == MDM else name.removeprefix(f"{MDM}-")
-    if name.startswith(MDM) and place in second.tables:
-        return second, place
-    others = [MDM if one == _MAIN else f"{MDM}-{one}" for one in second.tables]
-    raise UsageError(f"table {name}: no such table", f"There are: {', '.join([*first.tables, *others])}.")
+    """The paper that has a table, and the table: `1` to `11` are VocalNet's, `mdm` and `mdm-NAME` VocalNet-MDM's. Raises UsageError."""
+    papers = [load_paper(VOCALNET), load_paper(VOCALNET_MDM)]
+    for paper in papers:
+        if name in paper.tables:
+            return paper, name
+    raise UsageError(f"table {name}: no such table", f"There are: {', '.join(one for paper in papers for one in paper.tables)}.")
 
 
 def results_of(paper: Paper, table: str, family: str, given: Sequence[Path] | None) -> list[OurRow]:
@@ -43,13 +40,20 @@ def results_of(paper: Paper, table: str, family: str, given: Sequence[Path] | No
 
 
 def how_to_make(paper: Paper, table: str, family: str) -> str:
-    """The command that makes rows of ours for a table."""
+    """The commands that make rows of ours for a table."""
     metrics = {column.partition("@")[0] for column in paper.tables[table].columns}
-    if any(metric.endswith("_ms") for metric in metrics):
-        model = "" if family == "nano" else " --recipe latency-1b"
-        return f"vocalnet latency{model} -o times, then --results times"
+    measured = "vocalnet latency"
     if paper.arxiv == VOCALNET_MDM:
-        recipe = "nano/mdm" if family == "nano" else "FAMILY/NAME"
-        return f"vocalnet eval --recipe {recipe} --steps 1,2,4,8,16 -o curve, then --results curve"
-    twins = [row.twin.table for row in paper.tables[table].rows if row.twin is not None]
-    return f"vocalnet recipes run --table {(twins or [table])[0]} --family {family}"
+        measured += " --recipe vocalnet-mdm/latency-s1" if family != _LAPTOP else " --model runs/nano/mdm-distill/model"
+    elif family != _LAPTOP:
+        measured += " --recipe latency-1b"
+    measured += " -o times, then --results times"
+    if all(metric.endswith("_ms") for metric in metrics):
+        return measured
+    twins = [row.twin.table for row in paper.tables[table].rows if row.twin is not None and row.place is None]
+    there = (twins or [table])[0]
+    known = [info.family for info in list_recipes() if (row := load_recipe(str(info.path)).recipe.paper) is not None and row.table == there]
+    if not known:
+        return "vocalnet eval --model MODEL --benchmark OpenAudioBench --judge qwen-max -o scores, then --results scores"
+    run = f"vocalnet recipes run --table {there} --family {family if family in known else next(one for one in known if one != _LAPTOP)}"
+    return f"{run}; its times: {measured}" if any(metric.endswith("_ms") for metric in metrics) else run
