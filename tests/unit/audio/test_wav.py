@@ -95,6 +95,46 @@ def test_unusable_files_say_why(tmp_path, content, says):
     assert says in refusal(read_audio, path)
 
 
+def headerless(mp3: bytes) -> bytes:
+    """An MP3 without its first frame, which tells the length."""
+    rest = mp3.index(mp3[:2], 100)
+    assert b"Info" in mp3[:rest] or b"Xing" in mp3[:rest]
+    return mp3[rest:]
+
+
+@pytest.mark.parametrize("kind", ["vorbis", "opus", "mp3", "mp3 headerless"])
+def test_ogg_and_mp3_that_end_too_early_are_noticed(tmp_path, kind):
+    sound = np.random.default_rng(0).normal(scale=0.1, size=48_000)
+    how = {"vorbis": {"format": "OGG"}, "opus": {"format": "OGG", "subtype": "OPUS"}}.get(
+        kind, {"format": "MP3", "bitrate_mode": "CONSTANT"}
+    )
+    soundfile.write(tmp_path / "a", sound, 24_000, **how)
+    whole = (tmp_path / "a").read_bytes()
+    whole = headerless(whole) if kind == "mp3 headerless" else whole
+    (tmp_path / "a").write_bytes(whole)
+    if kind == "mp3 headerless":  # its bit rate varies: less would be read than is there
+        assert "no header tells its length: 2.0" in refusal(read_audio, tmp_path / "a")
+    else:
+        assert len(read_audio(tmp_path / "a", 24_000)) >= 48_000
+    for part in (0.3, 0.5, 0.7, 0.9):
+        (tmp_path / "a").write_bytes(whole[: int(part * len(whole))])
+        assert "cut off" in (told := refusal(audio_seconds, tmp_path / "a")) or "decoded" in told
+
+
+def test_an_mp3_with_tags_around_it_is_whole(tmp_path):
+    soundfile.write(tmp_path / "a.mp3", tone(1.0, 24000), 24_000)
+    plain = (tmp_path / "a.mp3").read_bytes()
+    for before, after in ((b"ID3\x04\0\0\0\0\0\x05title", b""), (b"", b"TAG" + b" " * 125), (b"", b"APETAGEX" + b"\0" * 24)):
+        (tmp_path / "b.mp3").write_bytes(before + plain + after)
+        assert len(read_audio(tmp_path / "b.mp3", 24_000)) == len(read_audio(tmp_path / "a.mp3", 24_000))
+
+
+def test_sound_is_decoded_no_further_than_allowed(tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(900 * 8000, np.float32), 8000)
+    assert (tmp_path / "long.flac").stat().st_size < 100_000
+    assert "900.0 s long, the limit is 600 s" in refusal(lambda path: read_audio(path, 16_000, 600.0), tmp_path / "long.flac")
+
+
 def test_missing_file_and_folder(tmp_path):
     assert "no such file" in refusal(read_audio, tmp_path / "none.wav")
     assert "not a file" in refusal(read_audio, tmp_path)

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from vocalnet_cli.core.audio.cut_off import mp3_missing, ogg_missing
 from vocalnet_cli.core.errors import AudioError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -27,6 +28,8 @@ LONGEST_S = 4 * 3600.0
 """No file longer than this is decoded."""
 
 _RATES_HZ = (1_000, 768_000)
+_DENSEST_HZ = 192_000
+"""Samples a second up to which the longest sound allowed is decoded; of a file at a higher rate, less."""
 _MOST_CHANNELS = 64
 _LOUDEST = 8.0
 """Float files may pass full scale a little; beyond this the samples are on another scale (16-bit integers as floats)."""
@@ -36,6 +39,9 @@ _OPEN_ENDED = 0x7FFFF000
 _UNKNOWN_LENGTH = 1 << 62
 _MP3_SLACK = 2_304
 """MP3 lengths in headers may be off by the encoder's delay: two frames."""
+
+_MP3_ESTIMATE = 4_608
+"""Samples, beside 2 %, by which a right length may differ from what the frames hold: the frame of the header, the encoder's padding."""
 
 _HINT_DECODE = "Check that it plays elsewhere; convert it with: ffmpeg -i FILE -ac 1 -ar 16000 new.wav"
 _HINT_COPY = "Copy or record the file again: it was cut off on the way."
@@ -52,15 +58,18 @@ def resample(x: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 def audio_seconds(path: str | os.PathLike[str]) -> float:
     """Length of a sound file in seconds, from its header. Raises AudioError as `read_audio` does, short of decoding."""
     with _opened(path) as sound:
+        if sound.frames >= _UNKNOWN_LENGTH:
+            raise AudioError(f"{path}: its header does not tell its length", _HINT_DECODE)
         return sound.frames / sound.samplerate
 
 
-def read_audio(path: str | os.PathLike[str], rate: int = QUESTION_HZ) -> np.ndarray:
+def read_audio(path: str | os.PathLike[str], rate: int = QUESTION_HZ, max_s: float = LONGEST_S) -> np.ndarray:
     """A sound file (wav, flac, mp3, ogg; any rate) as mono float32 [samples] in [-1, 1] at `rate`; channels are averaged.
 
-    Raises AudioError if the file is missing, empty, not sound, cut off, has no samples, or holds values that are no numbers.
+    Raises AudioError if the file is missing, empty, not sound, cut off, longer than `max_s` seconds (whatever its header says), has no
+    samples, or holds values that are no numbers.
     """
-    return _read(path, rate, LONGEST_S)
+    return _read(path, rate, max_s)
 
 
 def read_question(path: str | os.PathLike[str], max_s: float, lowest_hz: int = 0) -> np.ndarray:
@@ -68,7 +77,12 @@ def read_question(path: str | os.PathLike[str], max_s: float, lowest_hz: int = 0
 
     A file recorded at less than `lowest_hz` is refused too: resampling brings back no sound that was not recorded.
     """
-    samples = _read(path, QUESTION_HZ, max_s, lowest_hz)
+    return read_spoken(path, QUESTION_HZ, max_s, lowest_hz)
+
+
+def read_spoken(path: str | os.PathLike[str], rate: int, max_s: float, lowest_hz: int = 0) -> np.ndarray:
+    """As `read_question`, at another rate."""
+    samples = _read(path, rate, max_s, lowest_hz)
     peak = float(np.abs(samples).max())
     if peak < SILENCE_PEAK:
         level = f"its peak is {20 * np.log10(peak):.0f} dBFS" if peak > 0 else "every sample is zero"
@@ -142,6 +156,20 @@ def _check_header(path: str | os.PathLike[str], sound: soundfile.SoundFile, data
         raise AudioError(f"{path}: {sound.channels} channels, at most {_MOST_CHANNELS} are read", _HINT_DECODE)
     if data is not None and data.cut_off:
         raise AudioError(f"{path}: cut off: its header promises {data.promised} bytes of sound, {data.present} are there", _HINT_COPY)
+    missing = ""
+    if sound.format == "OGG":
+        missing = ogg_missing(Path(path))
+    elif sound.format == "MP3":
+        missing, held = mp3_missing(Path(path))
+        if not missing and held and abs(held - sound.frames) > _MP3_ESTIMATE + held // 50:
+            there, read = held / sound.samplerate, sound.frames / sound.samplerate
+            if read > there:
+                missing = f"its header promises {read:.2f} s of sound, {there:.2f} s are there"
+            else:  # libsndfile guesses the length from the first frame, and reads no further
+                problem = f"{path}: no header tells its length: {there:.2f} s are there, {read:.2f} s would be read"
+                raise AudioError(problem, _HINT_DECODE)
+    if missing:
+        raise AudioError(f"{path}: cut off: {missing}", _HINT_COPY)
     if sound.frames <= 0:
         raise AudioError(f"{path}: holds no samples", "Record or copy it again.")
 
@@ -209,6 +237,8 @@ def _decode(path: str | os.PathLike[str], sound: soundfile.SoundFile, max_s: flo
                 parts.append(block.mean(axis=1))
             got += len(block)
             _check_length(path, got / sound.samplerate, max_s)
+            if got > max_s * _DENSEST_HZ:
+                raise AudioError(f"{path}: more than {got} samples, which no recording of {max_s:g} s needs", _HINT_DECODE)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"{path}: damaged or cut off after {got / sound.samplerate:.2f} s", _HINT_COPY) from error
     if got == 0:

@@ -17,8 +17,12 @@ LONGEST_ROW = 16 << 20
 LARGEST_GROUP = 4 << 30
 """Bytes a parquet row group may unpack to."""
 
+SWELLS = (64 << 20, 200)
+"""Bytes from which on a parquet column must not unpack to more than so many times its size in the file: no speech or text does."""
+
 _BLOCK = 1 << 20
-_PARQUET_BATCH = 64
+_PARQUET_BATCH = 8
+"""Rows unpacked at once: a value that all of them share costs little in the file and its size times this here."""
 _PATTERNS = ("*.parquet", "*.jsonl", "*.json", "*.csv")
 
 
@@ -145,26 +149,39 @@ def _lines(file: IO[bytes], stop: int) -> Iterator[tuple[int, int]]:
             start = at
 
 
-def _elements(path: Path, file: IO[bytes]) -> Iterator[tuple[int, int]]:
-    """Bytes of each element of a JSON array. Latin-1 keeps bytes and characters one to one; what JSON is made of is ASCII."""
+def _elements(path: Path, file: IO[bytes], start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+    """Bytes of each element of a JSON array, or of a part of it that begins with an element.
+
+    Latin-1 keeps bytes and characters one to one; what JSON is made of is ASCII.
+    """
     decoder = json.JSONDecoder()
-    text, base, at = file.read(_BLOCK).decode("latin-1"), 0, 0
-    at = text.index("[") + 1
+    left = (stop or path.stat().st_size) - start
+    file.seek(start)
+
+    def more() -> str:
+        nonlocal left
+        part = file.read(min(_BLOCK, left))
+        left -= len(part)
+        return part.decode("latin-1")
+
+    text, base, at = more(), start, 0
+    if stop is None:
+        at = text.index("[") + 1
     while True:
         while at < len(text) and text[at] in " \t\r\n,":
             at += 1
-        if at < len(text) and text[at] == "]":
+        if (at < len(text) and text[at] == "]") or (at == len(text) and stop is not None and not left):
             return
         try:
             _, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            more = file.read(_BLOCK).decode("latin-1")
-            if not more or len(text) - at > LONGEST_ROW:
-                reason = "ends in the middle" if not more else f"a row of more than {LONGEST_ROW >> 20} MB"
+            block = more()
+            if not block or len(text) - at > LONGEST_ROW:
+                reason = "ends in the middle" if not block else f"a row of more than {LONGEST_ROW >> 20} MB"
                 raise VocalnetError(
                     f"{path}: not a whole JSON array: {reason}, from byte {base + at}", "Copy or download the file again."
                 ) from error
-            text, base, at = text[at:] + more, base + at, 0
+            text, base, at = text[at:] + block, base + at, 0
             continue
         yield base + at, base + end
         at = end
@@ -183,6 +200,11 @@ def _parquet_ranges(path: Path, rows: int) -> Iterator[tuple[Any, int, int, int,
             raise VocalnetError(
                 f"{path}: row group {number} unpacks to {group.total_byte_size / 1e9:.1f} GB", "Write it again in smaller row groups."
             )
+        for column in (group.column(place) for place in range(group.num_columns)):
+            if column.total_uncompressed_size > max(SWELLS[0], SWELLS[1] * column.total_compressed_size):
+                size_mb, packed_mb = column.total_uncompressed_size / 1e6, column.total_compressed_size / 1e6
+                what = f"`{column.path_in_schema}` of row group {number} unpacks from {packed_mb:.1f} MB to {size_mb:.0f} MB"
+                raise VocalnetError(f"{path}: {what}: no corpus does", "Do not use this file, or write it again uncompressed.")
         stop += group.num_rows
         if stop - start >= rows or number == meta.num_row_groups - 1:
             for at in range(start, stop, rows):
@@ -198,7 +220,7 @@ def _parquet(path: Path) -> Any:
     except ImportError as error:
         raise VocalnetError(f"{path}: reading parquet needs pyarrow", "Install it: pip install 'vocalnet-cli[data]'") from error
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path, buffer_size=_BLOCK)
     except (pyarrow.ArrowException, OSError) as error:
         raise VocalnetError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})", "Download it again.") from error
 
@@ -238,12 +260,8 @@ def read_shard(shard: Shard) -> Iterator[Raw]:
         return
     with path.open("rb") as file:
         file.seek(shard.start)
-        if shard.kind == "lines":
-            spans = list(_lines(file, shard.stop))
-        else:
-            text = file.read(shard.stop - shard.start).decode("latin-1")
-            spans = [(shard.start + start, shard.start + end) for start, end in _inside(text)]
-        for number, (start, stop) in enumerate(spans, shard.first):
+        spans = _lines(file, shard.stop) if shard.kind == "lines" else _elements(path, file, shard.start, shard.stop)
+        for number, (start, stop) in enumerate(list(spans), shard.first):
             if stop - start > LONGEST_ROW:
                 yield Raw(path, number, None, f"a row of {(stop - start) >> 20} MB, at most {LONGEST_ROW >> 20} are read")
                 continue
@@ -251,17 +269,6 @@ def read_shard(shard: Shard) -> Iterator[Raw]:
             data = file.read(stop - start)
             if data.strip():
                 yield _parsed(path, number, data)
-
-
-def _inside(text: str) -> Iterator[tuple[int, int]]:
-    decoder, at = json.JSONDecoder(), 0
-    while at < len(text):
-        if text[at] in " \t\r\n,":
-            at += 1
-            continue
-        _, end = decoder.raw_decode(text, at)
-        yield at, end
-        at = end
 
 
 def _parsed(path: Path, number: int, data: bytes) -> Raw:
@@ -290,7 +297,10 @@ def _parquet_rows(path: Path, shard: Shard) -> Iterator[Raw]:
         return
     number = groups[0][1]
     for batch in file.iter_batches(_PARQUET_BATCH, row_groups=[group for group, _ in groups]):
-        for row in batch.to_pylist():
+        for place in range(len(batch)):
             if shard.start <= number < shard.stop:
-                yield Raw(path, number + 1, row)
+                (row,) = batch.slice(place, 1).to_pylist()
+                longest = max((len(value) for value in row.values() if isinstance(value, str)), default=0)
+                mistake = f"a text of {longest >> 20} MB, at most {LONGEST_ROW >> 20} are read" if longest > LONGEST_ROW else ""
+                yield Raw(path, number + 1, None if mistake else row, mistake)
             number += 1
