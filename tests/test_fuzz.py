@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.tiny import tone
 from vocalnet_cli.core.config.schema import GenerationSettings
+from vocalnet_cli.core.data.manifest import read_manifest
 from vocalnet_cli.core.data.prep.validate import validate_manifest
-from vocalnet_cli.core.data.record import read_manifest
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.generation.batch import Batch
 

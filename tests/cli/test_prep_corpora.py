@@ -13,7 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import Record
 
 CORPORA = Path(__file__).parents[1] / "assets" / "corpora"
 SPOKEN = {

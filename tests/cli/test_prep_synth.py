@@ -8,7 +8,8 @@ from pathlib import Path
 
 import soundfile
 
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import Record, Utterance, write_manifest
 
 CORPORA = Path(__file__).parents[1] / "assets" / "corpora"
 

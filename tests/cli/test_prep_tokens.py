@@ -15,7 +15,8 @@ import soundfile
 from vocalnet_cli.core.audio.mel import encoder_mel
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.config.places import nano_folder
-from vocalnet_cli.core.data.record import HistoryTurn, Record, Utterance, read_manifest, write_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import HistoryTurn, Record, Utterance, write_manifest
 from vocalnet_cli.core.model.voice.load import load_s3_tokenizer
 from vocalnet_cli.core.model.voice.s3_tokenizer import speech_tokens
 from vocalnet_cli.core.model.weights import load_model

@@ -11,7 +11,7 @@ import torch
 
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.config.places import nano_folder
-from vocalnet_cli.core.data.record import read_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
 from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens, TurnDone
 from vocalnet_cli.core.generation.load import generation_settings, load_speaker
 from vocalnet_cli.core.generation.streaming import answer

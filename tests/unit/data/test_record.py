@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from vocalnet_cli.core.data.manifest import check_one_tokenizer, read_manifest
 from vocalnet_cli.core.data.prep.validate import validate_manifest
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
+from vocalnet_cli.core.data.record import Record, Utterance, write_manifest
 from vocalnet_cli.core.errors import VocalnetError
 
 
@@ -64,3 +65,10 @@ def test_validate_lists_every_problem(tmp_path: Path) -> None:
         (3, "id"),
         (4, "id"),
     ]
+
+
+def test_tokens_of_two_tokenizers_are_not_trained_on_together(tmp_path: Path) -> None:
+    rows = [record(name, speech_tokens=[1], tokenizer={"name": name, "sha256": name * 64}) for name in "ab"]
+    check_one_tokenizer(tmp_path, [rows[0], rows[0], record("c")])
+    with pytest.raises(VocalnetError, match="more than one speech tokenizer: a aaaa.* .row a., b bbbb"):
+        check_one_tokenizer(tmp_path, rows)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from vocalnet_cli.core.data.manifest import read_manifest
 from vocalnet_cli.core.data.prep.validate import validate_manifest
-from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.data.synth import plan, render
 from vocalnet_cli.core.data.synth.domain import number_words
 from vocalnet_cli.core.data.synth.questions import Item, domain_vocabulary, listed_items, repeat, spoken_words

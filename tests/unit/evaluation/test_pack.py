@@ -8,8 +8,9 @@ import soundfile
 
 from tests.tiny import tone
 from vocalnet_cli.core.audio.wav import audio_seconds, read_audio, write_wav
+from vocalnet_cli.core.data.manifest import read_manifest
 from vocalnet_cli.core.data.prep.validate import validate_manifest
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
+from vocalnet_cli.core.data.record import Record, Utterance, write_manifest
 from vocalnet_cli.core.data.synth.split import TEST_SPLITS, draw_held_out
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import BENCHMARKS, load_benchmark
@@ -105,9 +106,10 @@ def test_rows_of_another_set_and_unclear_recordings_stay_out(tmp_path):
     human = load_benchmark("nano-combination")
     clear, unclear = (next(r for r in human.records if r.meta["kind"] == kind) for kind in ("capital", "plus"))
     rows = []
+    (tmp_path / "human").symlink_to(human.manifest.parent)
     for record, sound in ((clear, clear), (unclear, clear), (clear, clear)):
-        answer = Utterance(text=record.answer.text, audio=str(human.sound(str(sound.answer.audio))))
-        question = Utterance(text="what", audio=str(human.sound(str(clear.question.audio))))
+        answer = Utterance(text=record.answer.text, audio=f"human/{sound.answer.audio}")
+        question = Utterance(text="what", audio=f"human/{clear.question.audio}")
         rows.append(Record(id=f"r{len(rows)}", source="s", split="test", question=question, answer=answer))
     write_manifest(tmp_path / "m.jsonl", rows)
     stats = pack_benchmark(tmp_path / "m.jsonl", "test", tmp_path / "set", without={"r2"}, clear=True)

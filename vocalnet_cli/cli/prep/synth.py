@@ -10,7 +10,7 @@ import typer
 
 from vocalnet_cli.cli.console import err, progress, show_table
 from vocalnet_cli.cli.options import JsonOpt, LimitOpt, OutputOpt, QuietOpt, SeedOpt, ShardOpt
-from vocalnet_cli.cli.prep.common import EngineOpt, ShardRowsOpt, WorkersOpt, run
+from vocalnet_cli.cli.prep.common import EngineOpt, RootOpt, ShardRowsOpt, WorkersOpt, run
 
 DigitsOpt = Annotated[
     Path | None,
@@ -23,7 +23,9 @@ def synth(
     output: OutputOpt = None,
     voice: Annotated[
         list[str] | None,
-        typer.Option("--voice", metavar="ENGINE:NAME", help="flite:slt, espeak:en-us, festival:...; drawn by row. Repeatable."),
+        typer.Option(
+            "--voice", metavar="ENGINE:NAME", help="flite:slt, espeak:en-us, festival:..., cosyvoice2:...; drawn by row. Repeatable."
+        ),
     ] = None,
     say: Annotated[str, typer.Option("--say", metavar="PART", help="question, answer or both.")] = "both",
     rate: Annotated[float, typer.Option("--rate", metavar="X", min=0.3, max=3.0, help="Duration factor: 1.2 is slower.")] = 1.0,
@@ -31,6 +33,13 @@ def synth(
     command: Annotated[
         str | None, typer.Option("--command", metavar="ARGS", help="A program of your own: arguments with {text_file} and {wav}; no shell.")
     ] = None,
+    cosyvoice2: Annotated[
+        str | None, typer.Option("--cosyvoice2", metavar="URL|DIR", help="CosyVoice's FastAPI server, or the folder of its checkout.")
+    ] = None,
+    cosyvoice2_model: Annotated[
+        Path | None, typer.Option("--cosyvoice2-model", metavar="DIR", help="The checkout's weights, if not in its pretrained_models.")
+    ] = None,
+    root: RootOpt = None,
     digits: DigitsOpt = None,
     seed: SeedOpt = None,
     workers: WorkersOpt = 0,
@@ -44,30 +53,25 @@ def synth(
     """Say a manifest's text with a speech synthesizer; without INPUT, make the nano corpus. Run again to resume.
 
     The nano corpus takes flite, and espeak-ng and festival if installed. Voice, rate, pitch, seed and version are recorded in each row.
+    cosyvoice2:SPEAKER is one the model knows; cosyvoice2:FILE.wav imitates a recording, whose words stand in FILE.txt.
 
     \b
     Examples:
       vocalnet prep synth -o data/nano --digits fsdd/recordings
       vocalnet prep synth data/va -o data/va-spoken --say answer --voice flite:slt --json
+      vocalnet prep synth data/va -o data/va-spoken --voice cosyvoice2:voice.wav --cosyvoice2 http://127.0.0.1:50000
     """
-    if inputs:
-        from vocalnet_cli.core.data.prep.speech import speech_step
-
-        step = speech_step(voice or ["flite:slt"], say, rate, pitch, seed or 0, command)
-        run(
-            step,
-            inputs,
-            output,
-            workers=workers,
-            engine=engine,
-            shard=shard,
-            shard_rows=shard_rows,
-            limit=limit,
-            as_json=as_json,
-            quiet=quiet,
-        )
-    else:
+    if not inputs:
         _nano(output, digits, seed, limit, as_json, quiet)
+        return
+    from vocalnet_cli.core.data.prep.cosyvoice import CosyVoice
+    from vocalnet_cli.core.data.prep.speech import speech_step
+
+    cosy = CosyVoice(cosyvoice2, str(cosyvoice2_model) if cosyvoice2_model else None) if cosyvoice2 else None
+    step = speech_step(voice or ["flite:slt"], say, rate, pitch, seed or 0, command, cosy, str(root) if root else None)
+    workers = workers or (1 if step.cosyvoice else 0)  # one model, or one server that answers in turn
+    told = {"as_json": as_json, "quiet": quiet}
+    run(step, inputs, output, workers=workers, engine=engine, shard=shard, shard_rows=shard_rows, limit=limit, **told)
 
 
 def _nano(output: str | None, digits: Path | None, seed: int | None, limit: int | None, as_json: bool, quiet: bool) -> None:

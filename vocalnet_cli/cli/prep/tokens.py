@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vocalnet_cli.cli.options import DeviceOpt, JsonOpt, LimitOpt, OutputOpt, QuietOpt, ShardOpt
-from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, ShardRowsOpt, WorkersOpt, run
+from vocalnet_cli.cli.prep.common import EngineOpt, InputArg, RootOpt, ShardRowsOpt, WorkersOpt, run
 
 
 def tokens(
@@ -22,6 +22,7 @@ def tokens(
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Make tokens anew where a row has those of another tokenizer.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Windows of up to 30 s computed at once.")] = 8,
+    root: RootOpt = None,
     device: DeviceOpt = "auto",
     workers: WorkersOpt = 0,
     engine: EngineOpt = "local",
@@ -45,7 +46,7 @@ def tokens(
     from vocalnet_cli.core.model.device import pick_device
 
     where = str(pick_device(device))
-    step = Tokens(tokenizer, where, batch_size, collapse_repeats, replace)
+    step = Tokens(tokenizer, where, batch_size, collapse_repeats, replace, str(root) if root else None)
     run(
         step,
         inputs,

@@ -158,7 +158,9 @@ class DataSettings(Settings):
     """Where the rows come from."""
 
     manifest: str = ""
-    """JSONL manifest written by `vocalnet prep`, relative to the working directory."""
+    """Manifest of `vocalnet prep`, or a set as VocalNet (JSON) or SLAM-Omni (JSONL, parquet) publish it; from the working directory on."""
+    root: str = ""
+    """Folder that the manifest's paths are relative to and stay in; empty: its own."""
     recordings: str = ""
     """Folder of one speaker's recordings (wav, flac, mp3, ogg) instead of a manifest: stages `flow` and `hift` need no text."""
     voice: str = Field("", pattern=r"^[^\s/\\.]*$")

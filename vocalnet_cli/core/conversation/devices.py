@@ -7,10 +7,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.conversation.ears import FRAME
 from vocalnet_cli.core.conversation.live import Player
 from vocalnet_cli.core.errors import UsageError, VocalnetError
@@ -114,3 +116,16 @@ def _frames(heard: queue.SimpleQueue[np.ndarray], stopped: threading.Event) -> I
                 raise DeviceError("the microphone or the loudspeaker is gone", hint)
         yield waiting[:FRAME]
         waiting = waiting[FRAME:]
+
+
+def play_file(path: Path, loudspeaker: int | str | None = None) -> None:
+    """Play a sound file to its end. Raises AudioError for one that cannot be read, DeviceError for a loudspeaker that cannot be used."""
+    module = sound()
+    samples = read_audio(path, ANSWER_HZ)
+    try:
+        module.play(samples, ANSWER_HZ, blocking=True, device=loudspeaker)
+    except module.PortAudioError as error:
+        reason = str(error.args[0]) if error.args else "no reason given"
+        raise DeviceError(
+            f"the loudspeaker cannot be opened ({reason})", "Check that it is plugged in and free, or name another."
+        ) from error

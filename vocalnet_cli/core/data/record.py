@@ -112,7 +112,7 @@ def parse_record(row: Any) -> Record | tuple[str, str]:
 
 
 def read_lines(path: Path | str) -> list[tuple[int, str]]:
-    """The lines of a manifest that are not blank, with their numbers from 1."""
+    """The lines of a file that are not blank, with their numbers from 1."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -120,23 +120,6 @@ def read_lines(path: Path | str) -> list[tuple[int, str]]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise VocalnetError(f"cannot read the manifest {path}: {reason}", "`vocalnet prep` writes one: DIR/manifest.jsonl") from error
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def read_manifest(path: Path | str) -> list[Record]:
-    """All rows of a manifest. A row that is not a Record, or an id twice, raises with file and line."""
-    records: list[Record] = []
-    seen: dict[str, int] = {}
-    for number, line in read_lines(path):
-        row = parse_row(line)
-        if not isinstance(row, Record):
-            field, reason = row
-            where = f"field `{field}`: " if field else ""
-            raise VocalnetError(f"{path}:{number}: {where}{reason}", f"`vocalnet prep validate {path}` lists every bad row")
-        if row.id in seen:
-            raise VocalnetError(f"{path}:{number}: id `{row.id}` is already on line {seen[row.id]}", "give every row an id of its own")
-        seen[row.id] = number
-        records.append(row)
-    return records
 
 
 def write_text_atomically(path: Path, text: str) -> None:

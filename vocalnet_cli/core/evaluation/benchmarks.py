@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from vocalnet_cli.core.config.places import nano_folder
-from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.published import manifests_of
 from vocalnet_cli.core.evaluation.wer import known_words

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import read_audio
-from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.data.synth.questions import spoken_words
 from vocalnet_cli.core.data.synth.split import check_split
 from vocalnet_cli.core.errors import UsageError, VocalnetError

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import soundfile
 
 from vocalnet_cli.core.audio.wav import read_audio
-from vocalnet_cli.core.data.record import Record, Utterance, read_manifest, write_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import Record, Utterance, write_manifest
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import MANIFEST
 from vocalnet_cli.core.evaluation.wer import Recogniser, known_words, words_of

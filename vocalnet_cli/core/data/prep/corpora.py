@@ -128,6 +128,11 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any], Path], Turn]], 
 """The fields a layout is known by, and how it is read."""
 
 
+def is_published(row: dict[str, Any]) -> bool:
+    """Whether a row is of such a layout, and no record of ours, whose question and answer are objects."""
+    return not isinstance(row.get("question"), dict) and any(all(name in row for name in names) for names, _ in _LAYOUTS)
+
+
 def read_turn(raw: Raw, root: Path) -> Turn:
     """A row of any known single-turn layout; sound and tokens lie below `root`. Raises BadRow."""
     row = good_row(raw)

@@ -46,7 +46,9 @@ def cluster(workers: int) -> Iterator[Any]:
     if own:
         address = os.environ.get("RAY_ADDRESS")
         cpus = None if address else max(2, workers)
-        ray.init(address=address, num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address, num_cpus=cpus, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR
+        )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:

@@ -111,9 +111,12 @@ def _tokens(turn: Turn) -> list[int] | None:
     if isinstance(turn.tokens, Path):
         from vocalnet_cli.core.data.prep.npy import read_tokens
 
-        tokens = read_tokens(turn.tokens, "units")
-    else:
-        tokens = turn.tokens
+        return checked_tokens(read_tokens(turn.tokens, "units"))
+    return checked_tokens(turn.tokens)
+
+
+def checked_tokens(tokens: list[int]) -> list[int]:
+    """Published tokens. Raises BadRow if there are none, or some that are not CosyVoice 2's."""
     for token in tokens:
         if not isinstance(token, int) or not 0 <= token < COSYVOICE2_CODES:
             raise BadRow("speech token out of range", "units", f"{token!r}, not in 0..{COSYVOICE2_CODES - 1}")

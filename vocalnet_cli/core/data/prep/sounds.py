@@ -36,6 +36,11 @@ def placed(own: str, kind: str, suffix: str, sound: bytes | Path) -> str:
     return f"audio/{kind}/{int(hashlib.sha256(name.encode()).hexdigest(), 16) % _FOLDERS:02x}/{name}{suffix}"
 
 
+def suffix_of(sound: bytes) -> str:
+    """What a sound file is called that holds these bytes."""
+    return next((suffix for magic, suffix in _MAGIC if sound.startswith(magic)), ".wav")
+
+
 def take_sound(sound: bytes | Path, own: str, kind: str, output: Path, field: str) -> tuple[str, float]:
     """Put a recording, unchanged, below `output`: its path there and its seconds. Raises BadRow for one that cannot be used."""
     if isinstance(sound, Path):
@@ -43,8 +48,7 @@ def take_sound(sound: bytes | Path, own: str, kind: str, output: Path, field: st
         name = placed(own, kind, sound.suffix.lower(), sound)
         adopt(output / name, sound, output)
         return name, seconds
-    suffix = next((suffix for magic, suffix in _MAGIC if sound.startswith(magic)), ".wav")
-    name = placed(own, kind, suffix, sound)
+    name = placed(own, kind, suffix_of(sound), sound)
     write_bytes(output / name, sound, output)
     try:
         return name, check_sound(output / name, field)

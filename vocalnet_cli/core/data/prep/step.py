@@ -208,7 +208,8 @@ def take_in(path: Path, source: Path, temporary: Path) -> None:
 
 
 def _temporary(path: Path, output: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     folder = output / STATE / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (path.parent, folder):
+        if not needed.is_dir():
+            needed.mkdir(parents=True, exist_ok=True)
     return folder / f"{platform.node()}.{os.getpid()}.{path.name}"

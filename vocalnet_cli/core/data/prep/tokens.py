@@ -8,12 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocalnet_cli.core.data.prep.corpora import BadRow, good_row, inside
+from vocalnet_cli.core.data.manifest import record_of, tokens_of
+from vocalnet_cli.core.data.prep.corpora import BadRow, inside
 from vocalnet_cli.core.data.prep.shards import Raw
-from vocalnet_cli.core.data.prep.single import given_id
+from vocalnet_cli.core.data.prep.single import PUBLISHED, checked_tokens, given_id
 from vocalnet_cli.core.data.prep.sounds import LONGEST_S, check_sound, placed, take_history, take_sound
 from vocalnet_cli.core.data.prep.step import Reject, Row, adopt
-from vocalnet_cli.core.data.record import Record, TokenizerName, parse_record
+from vocalnet_cli.core.data.record import Record, TokenizerName
 from vocalnet_cli.core.errors import AudioError, MissingWeights
 from vocalnet_cli.core.model.folder import sha256_of
 
@@ -53,6 +54,19 @@ def find_tokenizer(name: str) -> tuple[str, Path]:
     return S3_TOKENIZER, here
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A row whose tokens are to be made."""
+
+    raw: Raw
+    record: Record
+    sound: bytes | None
+    """The spoken question, where it lies in the row itself."""
+    path: Path = Path()
+    """The spoken answer."""
+    seconds: float = 0.0
+
+
 @dataclass
 class Tokens:
     """Rows with answer.audio get their speech tokens; the sound goes along."""
@@ -65,6 +79,8 @@ class Tokens:
     """Merge runs of equal tokens, as the released code did in training: durations are then lost."""
     replace: bool = False
     """Make tokens anew where a row has some already, of whatever tokenizer; otherwise such a row is rejected unless it is the same."""
+    root: str | None = None
+    """Folder that sound and tokens lie in; by default that of the input."""
     name: str = "tokens"
     kind: str = field(init=False)
     file: Path = field(init=False)
@@ -116,13 +132,13 @@ class Tokens:
         return lambda sounds: speech_tokens(model, [encoder_mel(one, _S3_BINS) for one in sounds], model.device, self.batch_size)
 
     def work(self, raws: Iterable[Raw], output: Path) -> Iterator[Row | Reject]:
-        ready: list[tuple[Raw, Record, Path, float] | Reject] = []
+        ready: list[_Job | Row | Reject] = []
         held = 0.0
         for raw in raws:
             try:
-                record, path, seconds = self._looked_at(raw)
-                held += seconds
-                ready.append((raw, record, path, seconds))
+                job = self._looked_at(raw, output)
+                held += job.seconds if isinstance(job, _Job) else 0.0
+                ready.append(job)
             except BadRow as bad:
                 ready.append(Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail))
             if held >= _HELD_S:
@@ -130,70 +146,77 @@ class Tokens:
                 ready, held = [], 0.0
         yield from self._finish(ready, output)
 
-    def _looked_at(self, raw: Raw) -> tuple[Record, Path, float]:
-        record = parse_record(good_row(raw))
-        if isinstance(record, tuple):
-            raise BadRow("not a record", *record)
+    def _root(self, raw: Raw) -> Path:
+        return Path(self.root) if self.root else raw.file.parent
+
+    def _looked_at(self, raw: Raw, output: Path) -> _Job | Row:
+        """What is to be done about a row; the row itself where its tokens are all there is. Raises BadRow."""
+        record, sound = record_of(raw, self._root(raw))
         if record.answer.audio is None:
+            if record.tokenizer == PUBLISHED and self.kind != "nano":
+                return self._kept(_Job(raw, record, sound), output)
             raise BadRow("no spoken answer", "answer.audio")
         if record.speech_tokens is not None and not self.replace and (record.tokenizer is None or record.tokenizer.sha256 != self.sha256):
             raise BadRow("has tokens of another tokenizer", "tokenizer", record.tokenizer.name if record.tokenizer else "unknown")
-        path = inside(raw.file.parent, record.answer.audio, "answer.audio")
-        return record, path, check_sound(path, "answer.audio")
+        path = inside(self._root(raw), record.answer.audio, "answer.audio")
+        return _Job(raw, record, sound, path, check_sound(path, "answer.audio"))
 
-    def _finish(self, ready: list[tuple[Raw, Record, Path, float] | Reject], output: Path) -> Iterator[Row | Reject]:
+    def _kept(self, job: _Job, output: Path) -> Row:
+        """A row whose tokens were published, drawn by CosyVoice 2's language model with no recording of them. Raises BadRow."""
+        tokens = checked_tokens(tokens_of(job.record, self._root(job.raw)))
+        made = {"speech_tokens": self._collapsed(tokens), "collapsed": self.collapse, **self._taken(job, output)}
+        return Row(job.raw, job.record.model_copy(update=made))
+
+    def _collapsed(self, tokens: list[int]) -> list[int]:
+        return [token for token, _ in groupby(tokens)] if self.collapse else tokens
+
+    def _finish(self, ready: list[_Job | Row | Reject], output: Path) -> Iterator[Row | Reject]:
         """Rows in their order; computed in order of length."""
-        from vocalnet_cli.core.audio.wav import read_question
-
         sounds: dict[int, np.ndarray] = {}
-        for place, one in enumerate(ready):
-            if isinstance(one, Reject):
+        for place, job in enumerate(ready):
+            if not isinstance(job, _Job):
                 continue
-            raw, record, path, _ = one
             try:
-                sounds[place] = read_question(path, LONGEST_S) if self.kind != "nano" else _loud(path, self.rate)
+                sounds[place] = self._heard(job.path)
             except AudioError as error:
                 reason = "sound is silent" if "silence" in error.problem else "sound cannot be read"
-                ready[place] = Reject(raw, reason, record.id, "answer.audio", error.problem.replace(str(path), path.name))
+                ready[place] = Reject(job.raw, reason, job.record.id, "answer.audio", error.problem.replace(str(job.path), job.path.name))
         order = sorted(sounds, key=lambda place: (len(sounds[place]), place))
         assert self._tokenize is not None
         tokens = dict(zip(order, self._tokenize([sounds[place] for place in order]), strict=True))
-        for place, one in enumerate(ready):
-            yield one if isinstance(one, Reject) else self._row(one, tokens[place].tolist(), len(sounds[place]), output)
+        for place, job in enumerate(ready):
+            yield self._row(job, tokens[place].tolist(), len(sounds[place]), output) if isinstance(job, _Job) else job
 
-    def _row(self, one: tuple[Raw, Record, Path, float], tokens: list[int], samples: int, output: Path) -> Row | Reject:
-        raw, record, path, _ = one
+    def _heard(self, path: Path) -> np.ndarray:
+        """An answer as the tokenizer hears it. Raises AudioError."""
+        from vocalnet_cli.core.audio.wav import read_spoken
+
+        return read_spoken(path, self.rate, LONGEST_S)
+
+    def _taken(self, job: _Job, output: Path) -> dict[str, Any]:
+        """Question and earlier turns with their sound, if they have any, taken into `output`. Raises BadRow."""
+        question, root = job.record.question, self._root(job.raw)
+        if question.audio is not None:
+            given = job.sound or inside(root, question.audio, "question.audio")
+            name, _ = take_sound(given, job.record.id, "questions", output, "question.audio")
+            question = question.model_copy(update={"audio": name})
+        return {"question": question, "history": take_history(job.record, root, output)}
+
+    def _row(self, job: _Job, tokens: list[int], samples: int, output: Path) -> Row | Reject:
+        record = job.record
         if not tokens:
-            return Reject(raw, "no speech tokens", record.id, "answer.audio", "the sound is too short")
-        collapsed = [token for token, _ in groupby(tokens)] if self.collapse else tokens
-        answer = record.answer.model_copy(update={"audio": placed(record.id, "answers", path.suffix.lower(), path)})
-        adopt(output / str(answer.audio), path, output)
-        question = record.question
+            return Reject(job.raw, "no speech tokens", record.id, "answer.audio", "the sound is too short")
         try:
-            if question.audio is not None:
-                heard = inside(raw.file.parent, question.audio, "question.audio")
-                question = question.model_copy(update={"audio": take_sound(heard, record.id, "questions", output, "question.audio")[0]})
-            history = take_history(record, raw.file.parent, output)
+            said = self._taken(job, output)
         except BadRow as bad:
-            return Reject(raw, bad.reason, record.id, bad.field, bad.detail)
+            return Reject(job.raw, bad.reason, record.id, bad.field, bad.detail)
+        audio = placed(record.id, "answers", job.path.suffix.lower(), job.path)
+        adopt(output / audio, job.path, output)
         made = {
-            "question": question,
-            "history": history,
-            "answer": answer,
-            "speech_tokens": collapsed,
+            **said,
+            "answer": record.answer.model_copy(update={"audio": audio}),
+            "speech_tokens": self._collapsed(tokens),
             "tokenizer": TokenizerName(name=self.kind, sha256=self.sha256),
             "collapsed": self.collapse,
         }
-        return Row(raw, record.model_copy(update=made), audio_s=samples / self.rate)
-
-
-def _loud(path: Path, rate: int) -> Any:
-    """Sound as `read_question`, at another rate. Raises AudioError."""
-    import numpy as np
-
-    from vocalnet_cli.core.audio.wav import SILENCE_PEAK, read_audio
-
-    samples = read_audio(path, rate)
-    if float(np.abs(samples).max(initial=0.0)) < SILENCE_PEAK:
-        raise AudioError(f"{path}: silence", "Check that the right file was given.")
-    return samples
+        return Row(job.raw, record.model_copy(update=made), audio_s=samples / self.rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from vocalnet_cli.core.audio.wav import SILENCE_PEAK, audio_seconds, read_audio
+from vocalnet_cli.core.data.manifest import file_of, manifest_shards, read_rows, tokens_of, told
 from vocalnet_cli.core.data.picture import new_figure, write_png
-from vocalnet_cli.core.data.prep.corpora import BadRow, inside
-from vocalnet_cli.core.data.prep.npy import read_tokens
-from vocalnet_cli.core.data.prep.shards import Raw, cut, read_shard
+from vocalnet_cli.core.data.prep.corpora import BadRow
+from vocalnet_cli.core.data.prep.shards import Raw
 from vocalnet_cli.core.data.prep.sounds import LONGEST_S
-from vocalnet_cli.core.data.record import Record, TokenizerName, parse_record
-from vocalnet_cli.core.errors import AudioError, VocalnetError
+from vocalnet_cli.core.data.record import Record, TokenizerName
+from vocalnet_cli.core.errors import AudioError
 from vocalnet_cli.core.units import COSYVOICE2_CODES, QUESTION_HZ, SPEECH_TOKEN_HZ
 
 CLIPPED = 0.005
@@ -33,6 +34,9 @@ _TOKEN_SLACK, _TOKEN_SHARE = 3, 0.02
 
 _FULL_SCALE = 0.9995
 
+SAID = ("question", "answer", "earlier question")
+"""Recordings that are measured."""
+
 Problem = tuple[str, str, str]
 """(field, reason, what to do)."""
 
@@ -41,24 +45,23 @@ Problem = tuple[str, str, str]
 class Statistics:
     """What a manifest holds."""
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"question": [], "answer": [], "earlier question": []})
-    words: list[int] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    letters_per_s: list[float] = field(default_factory=list)
+    seconds: dict[str, array[float]] = field(default_factory=lambda: {name: array("f") for name in SAID})
+    words: array[float] = field(default_factory=lambda: array("f"))
+    tokens: array[float] = field(default_factory=lambda: array("f"))
+    letters_per_s: array[float] = field(default_factory=lambda: array("f"))
     tokenizers: Counter[str] = field(default_factory=Counter)
 
-    def columns(self) -> dict[str, list[float]]:
+    def columns(self) -> dict[str, array[float]]:
         """The measured values by name, those that there are."""
-        named: dict[str, list[float]] = {f"{name} seconds": values for name, values in self.seconds.items()}
-        named |= {"answer words": [*map(float, self.words)], "speech tokens": [*map(float, self.tokens)]}
-        named["letters a second"] = self.letters_per_s
+        named = {f"{name} seconds": values for name, values in self.seconds.items()}
+        named |= {"answer words": self.words, "speech tokens": self.tokens, "letters a second": self.letters_per_s}
         return {name: values for name, values in named.items() if values}
 
     def table(self) -> list[dict[str, Any]]:
         """Count, sum, least, median, 95 % and most of each."""
         rows = []
         for name, values in self.columns().items():
-            some = np.asarray(values)
+            some = np.asarray(values, np.float64)
             told = {"n": len(some), "sum": some.sum(), "min": some.min(), "p50": np.median(some), "p95": np.quantile(some, 0.95)}
             rows.append({"what": name, **{key: round(float(value), 2) for key, value in {**told, "max": some.max()}.items()}})
         return rows
@@ -84,11 +87,10 @@ class _Checker:
     seen: dict[str, int] = field(default_factory=dict)
     tokenizer: tuple[TokenizerName, int] | None = None
 
-    def row(self, raw: Raw) -> Iterator[Problem]:
+    def row(self, raw: Raw, record: Record | BadRow) -> Iterator[Problem]:
         """Everything wrong with a row."""
-        record = ("", raw.mistake) if raw.row is None else parse_record(raw.row)
-        if not isinstance(record, Record):
-            yield record[0], record[1], "write the row again; `vocalnet prep` writes such rows"
+        if isinstance(record, BadRow):
+            yield record.field, told(record), "write the row again; `vocalnet prep` writes such rows"
             return
         if record.id in self.seen:
             yield "id", f"already on line {self.seen[record.id]}", "give every row an id of its own"
@@ -107,7 +109,7 @@ class _Checker:
         if audio is None:
             return
         try:
-            path = inside(self.root, audio, place)
+            path = file_of(self.root, audio, place)
         except BadRow:
             yield place, f"path outside the data root: {audio}", "move the file below the manifest, or name the folder with --root"
             return
@@ -117,7 +119,7 @@ class _Checker:
                 yield place, f"{seconds:.0f} s long, at most {LONGEST_S:g} s", "cut it, or leave the row out"
                 return
             if self.decode:
-                yield from self._level(place, read_audio(path, QUESTION_HZ))
+                yield from self._level(place, read_audio(path, QUESTION_HZ, LONGEST_S))
         except AudioError as error:
             yield place, error.problem.replace(f"{path}: ", f"{audio}: "), "make or copy the file again"
             return
@@ -139,10 +141,9 @@ class _Checker:
         tokens = record.speech_tokens
         if isinstance(tokens, str):
             try:
-                tokens = read_tokens(inside(self.root, tokens), pickled=False)
+                tokens = tokens_of(record, self.root)
             except BadRow as bad:
-                detail = f": {bad.detail}" if bad.detail else ""
-                yield "speech_tokens", f"{bad.reason}{detail}", again
+                yield "speech_tokens", told(bad), again
                 return
         self.statistics.tokens.append(len(tokens))
         wrong = [token for token in tokens if not 0 <= token < COSYVOICE2_CODES]
@@ -161,8 +162,8 @@ class _Checker:
             self.statistics.tokenizers[f"{record.tokenizer.name} {record.tokenizer.sha256[:12]}"] += 1
             first, where = self.tokenizer = self.tokenizer or (record.tokenizer, line)
             if record.tokenizer != first:
-                told = f"{record.tokenizer.name} {record.tokenizer.sha256[:8]} here, {first.name} {first.sha256[:8]} on line {where}"
-                yield "tokenizer", f"two speech tokenizers in one manifest: {told}", again
+                both = f"{record.tokenizer.name} {record.tokenizer.sha256[:8]} here, {first.name} {first.sha256[:8]} on line {where}"
+                yield "tokenizer", f"two speech tokenizers in one manifest: {both}", again
 
     def _ratio(self, record: Record) -> Iterator[Problem]:
         letters = sum(letter.isalnum() for letter in record.answer.text)
@@ -189,20 +190,18 @@ def validate_manifest(
     counts rows, `values` is the Statistics. Raises VocalnetError if there is nothing to read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VocalnetError(f"cannot read the manifest {path}: no such file", "`vocalnet prep` writes one: DIR/manifest.jsonl")
-    checker = _Checker(root or path.parent, decode)
+    root = root or path.parent
+    checker = _Checker(root, decode)
     problems: list[dict[str, Any]] = []
     rows, bad = 0, 0
-    shards = cut([path], 1000)
+    shards = manifest_shards(path)
     total = sum(shard.rows for shard in shards)
-    for shard in shards:
-        for raw in read_shard(shard):
-            found = list(checker.row(raw))
-            rows += 1
-            bad += bool(found)
-            problems += [{"line": raw.line, "field": place, "reason": reason, "todo": todo} for place, reason, todo in found]
-            advance(rows, total)
+    for raw, record in read_rows(shards, root):
+        found = list(checker.row(raw, record))
+        rows += 1
+        bad += bool(found)
+        problems += [{"line": raw.line, "field": place, "reason": reason, "todo": todo} for place, reason, todo in found]
+        advance(rows, total)
     statistics = checker.statistics
-    told = {"statistics": statistics.table(), "tokenizers": dict(statistics.tokenizers), "values": statistics}
-    return {"rows": rows, "bad": bad, "problems": problems, **told}
+    summary = {"statistics": statistics.table(), "tokenizers": dict(statistics.tokenizers), "values": statistics}
+    return {"rows": rows, "bad": bad, "problems": problems, **summary}

@@ -86,7 +86,7 @@ class ClipStage(Stage):
 
     def _distinct(self, records: list[Record]) -> list[Clip]:
         """Each recorded answer once, by name."""
-        root = self.manifest.parent
+        root = self.root
         found: dict[str, Clip] = {}
         for record in records:
             if record.answer.audio:

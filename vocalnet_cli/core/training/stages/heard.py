@@ -94,7 +94,7 @@ class HeardStage(Stage):
         """Rows with a recording no longer than the recipe allows; the encoder hears one window in training."""
         limit = min(self.recipe.data.max_question_s, self.recipe.model.encoder.window_s)
         spoken = [record for record in records if record.question.audio]
-        kept = [r for r in spoken if all(audio_seconds(self.manifest.parent / name) <= limit for name in self.heard_files(r))]
+        kept = [r for r in spoken if all(audio_seconds(self.root / name) <= limit for name in self.heard_files(r))]
         self.left_out += len(records) - len(kept)
         if records and not kept:
             raise VocalnetError(
@@ -141,7 +141,7 @@ class HeardStage(Stage):
         """Each file as what is kept of it."""
         rows: Sequence[Recording]
         if not names or not self.recipe.data.cache:
-            rows = [self.manifest.parent / name for name in names]
+            rows = [self.root / name for name in names]
         elif not self.keeps_states:
             rows = [Sound(mel) for mel in self.mels(names)]
         else:
@@ -152,16 +152,16 @@ class HeardStage(Stage):
     def mels(self, names: list[str]) -> Sequence[Tensor]:
         """Unchanged log-mel [F, bins] of each recording, computed once."""
         key = "mel-" + fingerprint(self.recipe.model.encoder.mel_bins, self.model.shortest_samples, self._stamps(names))
-        return cached_rows(self.cache, key, len(names), lambda: (self._log_mel(self.manifest.parent / name) for name in names))
+        return cached_rows(self.cache, key, len(names), lambda: (self._log_mel(self.root / name) for name in names))
 
     def _stamps(self, names: list[str]) -> list[tuple[str, int]]:
-        return [(name, (self.manifest.parent / name).stat().st_size) for name in names]
+        return [(name, (self.root / name).stat().st_size) for name in names]
 
     @torch.no_grad()
     def _encode(self, names: list[str]) -> Iterator[Tensor]:
         self.model.encoder.eval()
         for group in batches(names, HEAR_AT_ONCE):
-            states, lengths = self.model.encode([read_audio(self.manifest.parent / name) for name in group])
+            states, lengths = self.model.encode([read_audio(self.root / name) for name in group])
             for row, length in zip(states, lengths, strict=True):
                 yield row[:length].cpu()
 

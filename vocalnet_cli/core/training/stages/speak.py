@@ -7,7 +7,6 @@ forget how to write.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
+from vocalnet_cli.core.data.manifest import check_one_tokenizer, tokens_of, told
+from vocalnet_cli.core.data.prep.corpora import BadRow
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.talker.contract import Lengths
@@ -100,14 +101,13 @@ class SpeakStage(HeardStage):
 
     def _speech(self, records: list[Record]) -> list[Tensor]:
         """Speech tokens of each row: given in the manifest, or made from the answer's recording (each file once)."""
+        check_one_tokenizer(self.manifest, records)
         made: dict[str, Tensor] = {}
         return [self._speech_of(record, made) for record in records]
 
     def _speech_of(self, record: Record, made: dict[str, Tensor]) -> Tensor:
-        if isinstance(record.speech_tokens, list):
-            tokens = torch.tensor(record.speech_tokens)
-        elif record.speech_tokens is not None:
-            tokens = torch.from_numpy(np.load(Path(self.manifest.parent, record.speech_tokens), allow_pickle=False).astype(np.int64))
+        if record.speech_tokens is not None:
+            tokens = self._given(record)
         else:
             name = str(record.answer.audio)
             if name not in made:
@@ -121,13 +121,20 @@ class SpeakStage(HeardStage):
             )
         return tokens[: round(self.recipe.data.max_answer_s * SPEECH_TOKEN_HZ)]
 
+    def _given(self, record: Record) -> Tensor:
+        try:
+            return torch.tensor(tokens_of(record, self.root))
+        except BadRow as bad:
+            hint = f"`vocalnet prep validate {self.manifest}` lists every bad row"
+            raise VocalnetError(f"{self.manifest}: row {record.id}: {told(bad)}", hint) from bad
+
     def _tokenize(self, name: str) -> Tensor:
         if self.model.vocoder is None:
             raise VocalnetError(
                 f"{self.manifest}: rows have no speech_tokens and the recipe has no speech tokenizer",
                 "Make the tokens first: `vocalnet prep tokens`, or name a vocoder in `model` and `init`.",
             )
-        return self.model.vocoder.tokenizer.encode(read_audio(self.manifest.parent / name, ANSWER_HZ))
+        return self.model.vocoder.tokenizer.encode(read_audio(self.root / name, ANSWER_HZ))
 
     def length(self, example: Example) -> int:
         return len(example[2])

@@ -49,7 +49,7 @@ class SpeechTokenizerStage(Stage):
         return [(self._pairs(name), letter_targets(text)) for name, text in sorted(said.items())]
 
     def _pairs(self, name: str) -> Tensor:
-        return mel_pairs(read_audio(self.manifest.parent / name, ANSWER_HZ))
+        return mel_pairs(read_audio(self.root / name, ANSWER_HZ))
 
     def length(self, example: Example) -> int:
         return len(example[0])

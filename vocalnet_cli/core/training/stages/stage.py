@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from vocalnet_cli.core.config.schema import Recipe, TrainSettings
-from vocalnet_cli.core.data.record import Record, read_manifest
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.data.synth.split import SPLIT_FILE, check_split, load_held_out
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.folder import VOCODER_PARTS
@@ -104,7 +105,7 @@ class Stage(nn.Module, ABC):
         data = self.recipe.data
         if not data.manifest:
             raise VocalnetError("data.manifest is empty", "Give the manifest `vocalnet prep` wrote: --set data.manifest=DIR/manifest.jsonl")
-        records = read_manifest(data.manifest)
+        records = read_manifest(data.manifest, self.root)
         train = [record for record in records if record.split in data.train_splits]
         dev = [record for record in records if record.split in data.dev_splits]
         if not train:
@@ -118,6 +119,11 @@ class Stage(nn.Module, ABC):
     @property
     def manifest(self) -> Path:
         return Path(self.recipe.data.manifest)
+
+    @property
+    def root(self) -> Path:
+        """What the manifest's paths are relative to."""
+        return Path(self.recipe.data.root) if self.recipe.data.root else self.manifest.parent
 
 
 def kinds_of(records: Sequence[Record], balance: bool | dict[str, int]) -> list[str] | None:
