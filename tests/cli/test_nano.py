@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,13 @@ def test_without_argument_it_answers_the_question_it_carries(vocalnet: Callable,
     samples, rate = soundfile.read(tmp_path / "answers" / "question.wav")
     assert rate == 24_000 and samples.ndim == 1
     assert 0.5 < len(samples) / rate < 6 and np.abs(samples).max() > 0.05
+
+
+def test_a_terminal_shows_the_answer_and_no_warnings(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vocalnet_cli", "infer", str(HUMAN), "-o", str(tmp_path), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.startswith("You said ")
+    assert "warn" not in done.stderr.lower(), done.stderr
 
 
 def test_a_person_never_trained_on_is_heard(vocalnet: Callable, tmp_path: Path) -> None:

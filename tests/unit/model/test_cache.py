@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaModel
 
-from vocalnet_cli.core.model.cache import FIRST_ROWS, GrowingCache
+from vocalnet_cli.core.model.cache import FIRST_ROWS, GrowingCache, cache_argument
 
 
 def rows(count: int) -> torch.Tensor:
@@ -48,5 +48,6 @@ def test_serves_a_transformers_model():
     cache = GrowingCache()
     with torch.no_grad():
         whole = model(ids).last_hidden_state
-        parts = [model(piece, past_key_values=cache, use_cache=True).last_hidden_state for piece in ids.split([5, 1, 1, 5], dim=1)]
+        known = cache_argument(model, cache)
+        parts = [model(piece, use_cache=True, **known).last_hidden_state for piece in ids.split([5, 1, 1, 5], dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)

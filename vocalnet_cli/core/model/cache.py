@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
@@ -82,7 +84,7 @@ def _widened(old: Tensor, rows: int | None, capacity: int) -> Tensor:
 
 
 class GrowingCache(Cache):
-    """A `past_key_values` for transformers' decoder models and layers; layers appear as they are first used."""
+    """A cache for transformers' decoder models and layers; layers appear as they are first used."""
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=GrowingLayer)
@@ -92,3 +94,13 @@ class GrowingCache(Cache):
         for layer in self.layers:
             assert isinstance(layer, GrowingLayer)
             layer.truncate(rows)
+
+
+def cache_argument(module: nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
+    """The keyword argument under which a decoder model or layer of transformers takes `cache`: `past_key_values` before 5.24."""
+    return {_cache_name(type(module)): cache}
+
+
+@lru_cache(maxsize=16)
+def _cache_name(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from vocalnet_cli.core.config.schema import LoraSettings, ThinkerSettings
+from vocalnet_cli.core.model.cache import cache_argument
 
 FAMILIES: dict[str, tuple[type, type]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -75,8 +76,9 @@ def last_hidden(
     `positions` long [B, L] are needed where padding lies between the rows in `cache` and these.
     """
     base = thinker.get_base_model() if hasattr(thinker, "get_base_model") else thinker
+    before = cache_argument(base.model, cache)
     return base.model(
-        inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+        inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, use_cache=cache is not None, **before
     ).last_hidden_state
 
 

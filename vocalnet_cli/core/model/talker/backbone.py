@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 from vocalnet_cli.core.config.talker_schema import TalkerSettings
-from vocalnet_cli.core.model.cache import GrowingCache
+from vocalnet_cli.core.model.cache import GrowingCache, cache_argument
 
 ROPE_THETA = 10000.0
 NORM_EPS = 1e-6
@@ -35,7 +35,7 @@ class LayerStack(nn.Module):
     def forward(self, states: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, cache: GrowingCache | None = None) -> Tensor:
         """`rotary` from `rotary_table`; `mask` bool [B or 1, 1, N, keys], True = may attend; keys = cached rows, then these."""
         for layer in self.layers:
-            states = layer(states, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+            states = layer(states, attention_mask=mask, position_embeddings=rotary, **cache_argument(layer, cache))
         return states
 
 
