@@ -65,6 +65,24 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
     assert torch.equal(augment(mel, off, np.random.default_rng(0)), mel)
 
 
+def test_another_microphone_changes_all_moments_alike_and_a_room_only_what_follows() -> None:
+    import torch
+
+    plain = {"time_masks": 0, "frequency_masks": 0}
+    mel = torch.full((80, 200), -1.0)
+    mel[:, 50:60] = 1.0
+    spectra = [augment(mel, AugmentSettings(**plain, equalise_db=6), np.random.default_rng(seed)) - mel for seed in range(200)]
+    assert all(torch.allclose(one, one[:, :1].expand_as(one), atol=1e-6) for one in spectra)
+    assert float(torch.stack(spectra).std()) == pytest.approx(6 / 40, rel=0.1)  # a unit of Whisper's log-mel is 40 dB
+    longest, own_echo = 30, 0.05  # silence is a floor of power, which echoes too
+    tails = []
+    for seed in range(20):
+        heard = augment(mel, AugmentSettings(**plain, reverb_s=longest / 100), np.random.default_rng(seed)) - mel
+        assert (heard > -1e-4).all() and float(heard[:, :50].max()) < own_echo and float(heard[:, 60 + longest :].max()) < own_echo
+        tails.append(float(heard[:, 60:63].mean()))
+    assert sum(tail > 1 for tail in tails) > 12
+
+
 def test_a_budget_fills_batches_and_resumes_where_it_was() -> None:
     sizes = [int(n) for n in np.random.default_rng(0).integers(5, 60, size=90)]
 

@@ -152,6 +152,10 @@ class AugmentSettings(Settings):
     """Silence put before the question, up to this many 10 ms frames."""
     warp: float = Field(0.0, ge=0, lt=0.5)
     """Tempo and formant change of the log-mel, up to this fraction either way."""
+    equalise_db: float = Field(0.0, ge=0, le=30)
+    """Standard deviation of a smooth change of the spectrum, in dB: another microphone, another speaker's build."""
+    reverb_s: float = Field(0.0, ge=0, le=2)
+    """Longest reverberation (time to fall by 60 dB) of the rooms the question is put into."""
 
 
 class DataSettings(Settings):

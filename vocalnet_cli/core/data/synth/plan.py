@@ -54,7 +54,7 @@ class SynthSettings:
     """Further recordings of what follows, opposes, belongs to or is spelled."""
     word_rows: int = 7000
     """Recordings of words in no order, for the encoder alone: each word of the questions about equally often."""
-    answer_rows: int = 8000
+    answer_rows: int = 24_000
     """Further answers with written questions only, for the talker's first round."""
     voice_answers: int = 2000
     """Training answers that each of the other answering voices says again, for the vocoder."""
