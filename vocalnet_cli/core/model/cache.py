@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -96,11 +95,12 @@ class GrowingCache(Cache):
             layer.truncate(rows)
 
 
-def cache_argument(module: nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
+_NAMES: dict[type, str] = {}
+
+
+def cache_argument(module: nn.Module, cache: Cache | None) -> dict[str, Any]:
     """The keyword argument under which a decoder model or layer of transformers takes `cache`: `past_key_values` before 5.24."""
-    return {_cache_name(type(module)): cache}
-
-
-@lru_cache(maxsize=16)
-def _cache_name(kind: type[nn.Module]) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+    kind = type(module)
+    if kind not in _NAMES:  # looked up once: reading a signature takes longer than some layers
+        _NAMES[kind] = "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+    return {_NAMES[kind]: cache}
