@@ -18,7 +18,7 @@ from vocalnet_cli.core.data.synth import plan, render
 from vocalnet_cli.core.data.synth.domain import number_words
 from vocalnet_cli.core.data.synth.questions import Item, domain_vocabulary, listed_items, repeat, spoken_words
 from vocalnet_cli.core.data.synth.split import HeldOut, check_split, draw_held_out, load_held_out, save_held_out
-from vocalnet_cli.core.data.synth.voices import TRAIN_VOICES, Manner, usable_voices
+from vocalnet_cli.core.data.synth.voices import TRAIN_VOICES, Manner, VoiceFailed, speak, speak_by_festival, usable_voices
 from vocalnet_cli.core.errors import VocalnetError
 
 SETTINGS = plan.SynthSettings()
@@ -32,6 +32,10 @@ def held_out() -> HeldOut:
 @lru_cache(maxsize=1)
 def records() -> list[Record]:
     return [job.record() for job in plan.plan_synthetic(SETTINGS, held_out(), TRAIN_VOICES)]
+
+
+def usable_voices_here() -> dict[str, float]:
+    return usable_voices()[0] if shutil.which("flite") else {}
 
 
 def of(split: str) -> list[Record]:
@@ -241,6 +245,22 @@ def test_a_small_corpus_is_made_and_kept(tmp_path: Path) -> None:
     render.make_corpus(folder, digits=digits, limit=6)
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
     assert set(kept) == set(made) and sum(kept[path] != made[path] for path in made) == 1
+
+
+@pytest.mark.skipif("festival:ked_diphone" not in usable_voices_here(), reason="needs the Debian packages festival, festvox-kdlpc16k")
+def test_one_process_of_festival_says_many_questions_as_many_processes_say_them(tmp_path: Path) -> None:
+    manners = [Manner("festival:ked_diphone", 1.1, 1.0, 0.95), Manner("festival:ked_diphone")]
+    said = list(zip(["what comes after tuesday", "spell a z cat"], manners, strict=True))
+    together = speak_by_festival([*said, ("hello", Manner("festival:no_such_voice"))], 16_000)
+    for (text, manner), samples in zip(said, together, strict=False):
+        assert np.array_equal(samples, speak(text, manner, 16_000))
+    assert isinstance(together[2], VoiceFailed)
+    tasks = {f"{n}.flac": (tmp_path / f"{n}.flac", text, manner, None, 16_000) for n, (text, manner) in enumerate(said)}
+    tasks["bad.flac"] = (tmp_path / "bad.flac", "hello", Manner("festival:no_such_voice"), None, 16_000)
+    told: list[tuple[int, int]] = []
+    failed = render._make_all(tasks, lambda *numbers: told.append(numbers))
+    assert list(failed) == ["bad.flac"] and told == [(3, 3)]
+    assert {path.name for path in tmp_path.iterdir()} == {"0.flac", "1.flac"}
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")

@@ -21,7 +21,7 @@ from vocalnet_cli.core.data.record import Record, write_manifest, write_text_ato
 from vocalnet_cli.core.data.synth.plan import Job, SynthSettings, plan_human, plan_synthetic, text_records
 from vocalnet_cli.core.data.synth.split import TEST_SPLITS, HeldOut, check_split, draw_held_out, save_held_out
 from vocalnet_cli.core.data.synth.talks import plan_follow_ups, text_follow_ups, with_history
-from vocalnet_cli.core.data.synth.voices import Manner, VoiceFailed, speak, trim, usable_voices
+from vocalnet_cli.core.data.synth.voices import Manner, VoiceFailed, speak, speak_by_festival, trim, usable_voices
 from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -32,26 +32,43 @@ _ANSWER_EDGE_S = 0.06
 _SHORTEST_S = 0.1
 _QUESTION_PEAK = 0.6
 _WORKERS = 2
+_AT_ONCE, _AT_ONCE_BY_FESTIVAL = 8, 40
+"""Sounds that a worker makes before it tells."""
 
 Task = tuple[Path, str, Manner, Path | None, int]
 """(file to write, text, manner, human recording, sample rate)."""
 
 
-def _make(task: Task) -> str | None:
-    """Write one sound file; the reason if that failed, None if it is there."""
+def _make(tasks: list[Task]) -> list[str | None]:
+    """Write sound files, by festival all or none of them: for each the reason if that failed, None if it is there."""
+    if _by_festival(tasks[0]):
+        missing = [task for task in tasks if not task[0].exists()]
+        sounds = speak_by_festival([(text, manner) for _, text, manner, _, _ in missing], QUESTION_HZ) if missing else []
+        said = {path: sound for (path, *_), sound in zip(missing, sounds, strict=True)}
+        return [_make_one(task, said.get(task[0])) for task in tasks]
+    return [_make_one(task) for task in tasks]
+
+
+def _make_one(task: Task, samples: np.ndarray | VoiceFailed | None = None) -> str | None:
+    """Write one sound file, of `samples` if it was said already."""
     path, text, manner, recording, rate = task
     if path.exists():
         return None
     try:
-        if recording is not None:
-            samples = read_audio(recording, rate)
-        else:
-            samples = speak(text, manner, rate)
+        if isinstance(samples, VoiceFailed):
+            raise samples
+        if samples is None:
+            samples = read_audio(recording, rate) if recording is not None else speak(text, manner, rate)
         samples = trim(samples, rate, _QUESTION_EDGE_S if rate == QUESTION_HZ else _ANSWER_EDGE_S)
     except VoiceFailed as error:
         return str(error)
     except AudioError as error:
         return error.problem
+    return _write(path, samples, rate)
+
+
+def _write(path: Path, samples: np.ndarray, rate: int) -> str | None:
+    """Write a sound, whole or not at all; the reason if that failed."""
     if len(samples) < _SHORTEST_S * rate:
         return f"the sound is shorter than {_SHORTEST_S} s"
     if rate == QUESTION_HZ:
@@ -64,6 +81,11 @@ def _make(task: Task) -> str | None:
         temporary.unlink(missing_ok=True)
         return f"cannot write the sound: {error}"
     return None
+
+
+def _by_festival(task: Task) -> bool:
+    """Whether festival says it as a question: its voices say no answers."""
+    return task[3] is None and task[2].voice.startswith("festival:") and task[4] == QUESTION_HZ
 
 
 def _tasks(jobs: list[Job], folder: Path) -> dict[str, Task]:
@@ -81,12 +103,18 @@ def _tasks(jobs: list[Job], folder: Path) -> dict[str, Task]:
 def _make_all(tasks: dict[str, Task], advance: Callable[[int, int], None]) -> dict[str, str]:
     """Run the tasks in worker processes. Returns relative path -> reason for each that failed."""
     failed: dict[str, str] = {}
-    # Ctrl-C stops the parent alone, which lets each worker finish the file it writes.
+    done = 0
+    groups = []
+    for festival, size in ((False, _AT_ONCE), (True, _AT_ONCE_BY_FESTIVAL)):
+        names = [name for name, task in tasks.items() if _by_festival(task) is festival]
+        groups += [names[start : start + size] for start in range(0, len(names), size)]
+    # Ctrl-C stops the parent alone, which lets each worker finish the files it writes.
     with ProcessPoolExecutor(_WORKERS, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         try:
-            for done, (name, reason) in enumerate(zip(tasks, pool.map(_make, tasks.values(), chunksize=8), strict=True), 1):
-                if reason:
-                    failed[name] = reason
+            made = pool.map(_make, [[tasks[name] for name in names] for names in groups])
+            for names, reasons in zip(groups, made, strict=True):
+                failed.update({name: reason for name, reason in zip(names, reasons, strict=True) if reason})
+                done += len(names)
                 advance(done, len(tasks))
         except KeyboardInterrupt:
             pool.shutdown(wait=True, cancel_futures=True)
