@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.vocoder_runs import make_corpus, write_recipe
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.errors import MissingWeights, UsageError
-from vocalnet_cli.core.model.weights import load_own_vocoder
+from vocalnet_cli.core.model.part_weights import load_own_vocoder
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,12 @@ from vocalnet_cli.core.evaluation.wer import NORMALISER, Recogniser, word_errors
 from vocalnet_cli.core.generation.load import Plan, plan_answers
 from vocalnet_cli.core.generation.vocoder import NAME_A_VOCODER, find_vocoder, find_voice, load_vocoder
 from vocalnet_cli.core.model.device import pick_device
+from vocalnet_cli.core.model.part_weights import load_own_vocoder
 from vocalnet_cli.core.model.vocoder import Vocoder, Voice
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import read_settings
 from vocalnet_cli.core.model.vocoder.voices import voice_name
 from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, load_s3_tokenizer, model_file
 from vocalnet_cli.core.model.voice.voice import s3_tokens
-from vocalnet_cli.core.model.weights import load_own_vocoder
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ, SAMPLES_PER_TOKEN
 
 COLUMNS = ("benchmark", "n", "WER %", "recordings %", "DNSMOS", "recordings", "real-time factor", "jump at borders", "elsewhere")

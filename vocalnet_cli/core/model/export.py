@@ -15,11 +15,12 @@ from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.folder import read_config
 from vocalnet_cli.core.model.official_weights import PREFIXES, ours_to_official
+from vocalnet_cli.core.model.part_weights import save_part
 from vocalnet_cli.core.model.released import OURS, SPECIALS
 from vocalnet_cli.core.model.shards import WHOLE
 from vocalnet_cli.core.model.speech_llm import SpeechLLM
 from vocalnet_cli.core.model.tensor_file import whole_folder
-from vocalnet_cli.core.model.weights import load_model, save_part
+from vocalnet_cli.core.model.weights import load_model
 
 MODEL_TYPES = {
     "llama": ("omni_speech2s_llama", "OmniSpeech2SLlamaForCausalLM"),

@@ -14,9 +14,9 @@ from vocalnet_cli.core.config.places import EMBEDDED, model_name
 from vocalnet_cli.core.config.schema import PartsElsewhere
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.model.folder import FORMAT, LOOKUP_FILE, PARTS, read_config, weights_mark
+from vocalnet_cli.core.model.part_weights import load_part, save_part
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, build_model
 from vocalnet_cli.core.model.tensor_file import whole_folder
-from vocalnet_cli.core.model.weights import load_part, save_part
 
 _SAME = 0.02
 """Largest relative difference (norms) between the same weights stored in different types."""

@@ -16,13 +16,13 @@ from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderE
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, VocalnetError
 from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.folder import FORMAT, VOCODER_PARTS, is_vocoder, read_config
+from vocalnet_cli.core.model.part_weights import load_part, load_vocoder_part
 from vocalnet_cli.core.model.released import is_released, load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, part_of
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released as load_cosyvoice2
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released_part, settings_for
-from vocalnet_cli.core.model.weights import load_part, load_vocoder_part
 from vocalnet_cli.core.training.stage_plan import STAGES
 
 

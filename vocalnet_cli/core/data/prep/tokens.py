@@ -115,7 +115,7 @@ class Tokens:
     def _nano(self) -> Callable[[Sequence[np.ndarray]], list[Tensor]]:
         from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
         from vocalnet_cli.core.model.folder import read_config
-        from vocalnet_cli.core.model.weights import load_own_vocoder
+        from vocalnet_cli.core.model.part_weights import load_own_vocoder
 
         settings = read_config(self.file)["model"].vocoder
         if isinstance(settings, CosyVoice2Settings) and settings.tokenizer is None:
