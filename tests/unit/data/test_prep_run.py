@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.steps import Deadly
+from tests.steps import Counting, Deadly
 from vocalnet_cli.core.data.prep.rounds import Rounds
 from vocalnet_cli.core.data.prep.run import Manner, run_step
 from vocalnet_cli.core.data.prep.step import STATE
@@ -87,6 +87,24 @@ def test_a_row_that_always_kills_is_rejected_and_no_other(source: Path, straight
     assert lost and all(json.loads(line)["id"].startswith("415-") for line in lost)
 
 
+def test_rows_are_worked_on_together_again_after_their_shard_killed_two_workers(tmp_path: Path) -> None:
+    """Rows of a shard that are computed in one batch must not come out otherwise because workers died."""
+    source, straight = tmp_path / "in.jsonl", tmp_path / "straight"
+    source.write_text("".join(json.dumps({"id": str(n), "data": ["a", "b"]}) + "\n" for n in range(8)))
+    for output, once in ((straight, ()), (tmp_path / "out", ("1", "2"))):
+        (output.parent / f"{output.name}-marks").mkdir()
+        step = Counting(once=once, marks=f"{output}-marks")
+        run_step(step, [str(source)], output, Manner(workers=2, shard_rows=4))
+    assert '"batch":4' in (straight / "manifest.jsonl").read_text()
+    assert tree(tmp_path / "out") == tree(straight)
+
+
+def test_rows_that_only_together_kill_are_kept_one_by_one(source: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
+    step = Deadly(crowd=20, marks=str(tmp_path))
+    run_step(step, [str(source)], tmp_path / "out", Manner(workers=2, shard_rows=450))
+    assert tree(tmp_path / "out") == straight
+
+
 def test_parts_of_an_array_job_put_the_whole_together(source: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     for part in (2, 1):
@@ -96,7 +114,6 @@ def test_parts_of_an_array_job_put_the_whole_together(source: Path, straight: di
     assert tree(out) == straight
 
 
-@pytest.mark.slow
 def test_ray_equals_local(source: Path, straight: dict[str, bytes], tmp_path: Path) -> None:
     pytest.importorskip("ray")
     stats = run_step(Rounds(), [str(source)], tmp_path / "out", Manner(workers=2, shard_rows=100, engine="ray"))

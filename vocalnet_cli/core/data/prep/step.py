@@ -129,38 +129,54 @@ def is_done(step: Step, shard: Shard, output: Path) -> Done | None:
     return done if done and done.key == shard_key(step, shard) else None
 
 
-def work_shard(
-    step: Step,
-    shard: Shard,
-    output: Path,
-    mark: Callable[[int], None] = lambda line: None,
-    poison: Iterable[int] = (),
-    alone: bool = False,
-) -> Done:
-    """Work on a shard and write its file. `mark` hears the line before it is worked on; rows whose line is in `poison` are rejected.
+TOGETHER = -1
+"""The line that is marked while all rows of a shard are worked on after each was by itself."""
 
-    With `alone`, every row is worked on by itself, so that `mark` tells which one ended the process.
+
+@dataclass(frozen=True)
+class Care:
+    """How a shard is worked on that has ended workers: each row by itself first, which tells the one that does it."""
+
+    poison: frozenset[int] = frozenset()
+    """Lines of rows that are rejected for having ended workers."""
+    apart: bool = False
+    """Keep what the rows gave by themselves, since all together they end workers too."""
+
+
+def work_shard(step: Step, shard: Shard, output: Path, mark: Callable[[int], None] = lambda line: None, care: Care | None = None) -> Done:
+    """Work on a shard and write its file. `mark` hears the line before it is worked on.
+
+    With care, too, what comes out is computed of all rows together, so that a batch holds what it would have held.
     """
     done = Done(shard_key(step, shard))
-    lines: list[str] = []
-
-    def marked() -> Iterator[Raw]:
-        for raw in islice(read_shard(shard), shard.rows):
-            mark(raw.line)
-            yield raw
-
-    groups: Iterable[Iterable[Raw]] = ([raw] for raw in marked()) if alone else [marked()]
-    for group in groups:
-        if alone:
-            (raw,) = group
-            if raw.line in poison:
-                lines.append(_reject_line(Reject(raw, "the program died on it"), done))
-                continue
-        lines += (_line(outcome, done) for outcome in step.work(group, output))
+    outcomes = step.work(_rows(shard, mark), output) if care is None else _carefully(step, shard, output, mark, care)
+    lines = [_line(outcome, done) for outcome in outcomes]
     told = {"rows": done.rows, "audio_s": round(done.audio_s, 3), "rejected": dict(sorted(done.rejected.items()))}
     lines.append(f"D\t{done.key}\t{json.dumps(told)}\n")
     write_bytes(shard_file(output, shard), "".join(lines).encode(), output, sync=True)
     return done
+
+
+def _rows(shard: Shard, mark: Callable[[int], None]) -> Iterator[Raw]:
+    for raw in islice(read_shard(shard), shard.rows):
+        mark(raw.line)
+        yield raw
+
+
+def _carefully(step: Step, shard: Shard, output: Path, mark: Callable[[int], None], care: Care) -> list[Row | Reject]:
+    made: list[Row | Reject] = []
+    dead: list[Row | Reject] = []
+    for raw in _rows(shard, lambda line: None):
+        if raw.line in care.poison:
+            dead.append(Reject(raw, "the program died on it"))
+            continue
+        mark(raw.line)
+        found = list(step.work([raw], output))
+        made += found if care.apart else []
+    if not care.apart:
+        mark(TOGETHER)
+        made += step.work((raw for raw in _rows(shard, lambda line: None) if raw.line not in care.poison), output)
+    return sorted([*made, *dead], key=lambda outcome: outcome.raw.line)
 
 
 def _line(outcome: Row | Reject, done: Done) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from vocalnet_cli.core.data.prep.shards import Shard
-from vocalnet_cli.core.data.prep.step import Done, Step, work_shard
+from vocalnet_cli.core.data.prep.step import TOGETHER, Care, Done, Step, work_shard
 from vocalnet_cli.core.errors import VocalnetError
 
 PATIENCE = 2
-"""A shard that ended this many workers is worked on row by row, and a row that then does so this many times is rejected."""
+"""A shard that ended this many workers is worked on with care, and a row that then does so this many times is rejected."""
 
 
 @dataclass
@@ -29,12 +29,11 @@ class _Task:
     deaths: int = 0
     died_on: Counter[int] = field(default_factory=Counter)
 
-    @property
-    def alone(self) -> bool:
-        return self.deaths >= PATIENCE
-
-    def poison(self) -> list[int]:
-        return [line for line, times in self.died_on.items() if times >= PATIENCE]
+    def care(self) -> Care | None:
+        if self.deaths < PATIENCE:
+            return None
+        deadly = {line for line, times in self.died_on.items() if times >= PATIENCE}
+        return Care(frozenset(deadly - {TOGETHER}), TOGETHER in deadly)
 
 
 class _Worker:
@@ -50,7 +49,7 @@ class _Worker:
 
     def give(self, task: _Task | None) -> None:
         self.task = task
-        message = None if task is None else (task.shard, task.poison(), task.alone)
+        message = None if task is None else (task.shard, task.care())
         with suppress(ConnectionError):  # it died: reading from it says so
             self.pipe.send(message)
 
@@ -61,8 +60,8 @@ def _serve(pipe: Connection, at: Any, step: Step, output: Path) -> None:
     try:
         step.begin()
         while (message := pipe.recv()) is not None:
-            shard, poison, alone = message
-            pipe.send(work_shard(step, shard, output, lambda line: setattr(at, "value", line), poison, alone))
+            shard, care = message
+            pipe.send(work_shard(step, shard, output, lambda line: setattr(at, "value", line), care))
     except (EOFError, BrokenPipeError):
         return
     except VocalnetError as error:
