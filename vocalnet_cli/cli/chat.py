@@ -144,10 +144,8 @@ def show_turn(result: TurnResult, as_json: bool, quiet: bool, live: bool) -> Non
         return
     if "first_audio" in result.timings_ms:
         stalled = f", stalled {result.stalled_ms:.0f} ms" if result.stalled_ms else ""
-        waited = f", {result.wait_ms:.0f} ms after the last word" if result.wait_ms is not None else ""
-        first = f"first sound after {result.timings_ms['first_audio']:.0f} ms (the question's end was clear{waited})" if waited else ""
-        first = first or f"first sound after {result.timings_ms['first_audio']:.0f} ms"
-        typer.echo(f"  {first}, {result.audio_s:.1f} s said{stalled}", err=True)
+        waited = f" (the question's end was clear {result.wait_ms:.0f} ms after the last word)" if result.wait_ms else ""
+        typer.echo(f"  first sound after {result.timings_ms['first_audio']:.0f} ms{waited}, {result.audio_s:.1f} s said{stalled}", err=True)
     if result.heard is not None:
         typer.echo(f"  interrupted after: {result.heard or '(nothing)'}", err=True)
     if result.truncated:

@@ -95,6 +95,15 @@ def test_a_device_that_may_not_be_opened_is_told(fake):
         pass
 
 
+@pytest.mark.parametrize(("kind", "name"), [("InputStream", "microphone"), ("OutputStream", "loudspeaker")])
+def test_a_device_that_may_not_be_used_ends_the_command_in_two_lines(fake, vocalnet, tiny_folder, tmp_path, kind, name):
+    setattr(fake, kind, refuse_with("Permission denied"))
+    result = vocalnet("chat", "mic", "--quiet", "--record", tmp_path / "talk", "--model", tiny_folder)
+    assert result.code == 1 and result.out == ""
+    told, hint = result.err.splitlines()
+    assert told == f"the {name} cannot be opened (Permission denied)" and "may use it" in hint
+
+
 def refuse_with(reason):
     def build(**_):
         raise PortAudioError(reason)

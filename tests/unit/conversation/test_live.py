@@ -166,10 +166,12 @@ def test_a_conversation_that_ends_in_an_answer_is_saved(tmp_path):
 
     conversation = Conversation(tiny_model(), SETTINGS.model_copy(update={"max_text_tokens": 60}))
     room = Room(conversation, Marks(f2="start", f10="end"), recorder=Recorder(tmp_path / "talk"))
+    results = []
     with pytest.raises(OSError, match="gone"):
-        list(room.live.run(broken()))
+        results.extend(room.live.run(broken()))
     (row,) = [json.loads(line) for line in (tmp_path / "talk" / "conversation.jsonl").read_text().splitlines()]
     assert row["heard"] == conversation.turns[0].answer != row["text"]
+    assert [result.as_json() for result in results] == [row], "and told before the error"
     assert 0 < row["audio_s"] == pytest.approx(len(read_audio(row["audio"], ANSWER_HZ)) / ANSWER_HZ, abs=1e-3)
 
 

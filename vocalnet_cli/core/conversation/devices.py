@@ -8,15 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.conversation.ears import FRAME
-from vocalnet_cli.core.conversation.live import Player
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
+
+if TYPE_CHECKING:  # it brings torch, which nobody waits for to be told that there is no microphone
+    from vocalnet_cli.core.conversation.live import Player
 
 LOST_S = 2.0
 """A microphone that gives nothing for so long is gone."""
@@ -57,7 +59,7 @@ def pick(wanted: str | None, kind: str) -> int | str | None:
         module.query_devices(device, kind)
     except (ValueError, module.PortAudioError) as error:
         if wanted is None:
-            hint = "Plug one in, start the sound server, or use recordings: vocalnet chat file Q.wav"
+            hint = "Plug one in, start the sound server, allow this program to use it, or use recordings: vocalnet chat file Q.wav"
             raise DeviceError(f"there is no {what}", hint) from error
         raise UsageError(f"{option} {wanted}: no such {what}", "List them: vocalnet chat mic --list") from error
     return device
@@ -104,7 +106,7 @@ def opened(player: Player, microphone: int | str | None, loudspeaker: int | str 
 
 
 def _frames(heard: queue.SimpleQueue[np.ndarray], stopped: threading.Event) -> Iterator[np.ndarray]:
-    hint = "What was said is kept (--record DIR keeps it on disk); plug it in and start again."
+    hint = "With --record DIR all turns are on disk, this one as far as it was heard; plug it in and start again."
     waiting = np.zeros(0, np.float32)
     while True:
         while len(waiting) < FRAME:

@@ -128,7 +128,10 @@ class Live:
         self._count = 0
 
     def run(self, frames: Iterable[np.ndarray]) -> Iterator[TurnResult]:
-        """One result for each turn that is over, as long as frames [512] come. Whatever ends it, the turn in progress is saved."""
+        """One result for each turn that is over, as long as frames [512] come. Whatever ends them, the turn in progress is saved.
+
+        It is also the last result, before what the frames ended with goes on to the caller.
+        """
         self._talk.prepare()
         self._state("listening")
         try:
@@ -149,6 +152,10 @@ class Live:
             if self._turn is not None:
                 self._turn.join()
                 yield self._finish(self._turn)
+        except (Exception, KeyboardInterrupt):
+            if self._turn is not None:
+                yield self._finish(self._turn)
+            raise
         finally:
             if self._turn is not None:
                 self._finish(self._turn)
@@ -157,8 +164,8 @@ class Live:
         self._count += 1
         self._player.begin(self._count)
         self._turn = _Turn(self._count, self._ears.question, self._ears.wait_s, self._talk, self._player, self._hear)
-        self._turn.start()
         self._state("answering")
+        self._turn.start()
 
     def _over(self, turn: _Turn) -> bool:
         return not turn.is_alive() and self._player.empty
