@@ -11,6 +11,9 @@ import soundfile
 
 from tests.tiny import tone
 from vocalnet_cli.core.audio.wav import write_wav
+from vocalnet_cli.core.config.places import nano_folder
+from vocalnet_cli.core.data.manifest import read_manifest
+from vocalnet_cli.core.generation import memory
 from vocalnet_cli.core.units import QUESTION_HZ
 
 
@@ -96,6 +99,23 @@ def test_a_model_for_single_questions_says_so_when_given_history(vocalnet, tmp_p
     assert result.code == 0 and "questions that stand alone" in result.err
     result = vocalnet("chat", "file", tmp_path / "q.wav", "--set", "generation.max_text_tokens=2")
     assert result.code == 0 and "stand alone" not in result.err
+
+
+def test_a_person_talks_with_the_embedded_model(vocalnet, monkeypatch):
+    """Three recordings of someone it never heard. It was trained on single questions, so what it says to later ones is only repeatable."""
+    folder = nano_folder() / "eval" / "nano-human"
+    asked = read_manifest(folder / "manifest.jsonl")[:3]
+    talk = ["chat", "file", *(folder / str(record.question.audio) for record in asked), "--json"]
+    single = rows(vocalnet(*talk))
+    assert [row["text"] for row in single] == [record.answer.text for record in asked] == [f"You said {n}." for n in ("one", "five", "two")]
+    assert [row["history"]["turns"] for row in single] == [0, 0, 0] and all(row["audio_s"] > 0.5 and not row["cut"] for row in single)
+    told = rows(vocalnet(*talk, "--history", 2))
+    assert told[0]["text"] == single[0]["text"] and [row["history"]["turns"] for row in told] == [0, 1, 2]
+    monkeypatch.setattr(memory, "_common", lambda *_: 0)
+    anew = rows(vocalnet(*talk, "--history", 2))
+    for row, other in zip(told, anew, strict=True):
+        assert row["history"]["reused"] > 0 == other["history"]["reused"] and row["history"]["rows"] == other["history"]["rows"]
+        assert (row["text"], row["audio_s"], row["tokens"]) == (other["text"], other["audio_s"], other["tokens"])
 
 
 def test_help_shows_examples(vocalnet):
