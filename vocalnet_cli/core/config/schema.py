@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from vocalnet_cli.core.config.talker_schema import Settings, TalkerChoice
+from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings, Settings, TalkerChoice
 from vocalnet_cli.core.config.vocoder_schema import FlowTraining, HiftTraining, VocoderSettings
 
 Stage = Literal[
@@ -102,7 +102,7 @@ class ModelSettings(Settings):
     encoder: EncoderSettings = EncoderSettings()
     adaptor: AdaptorSettings = AdaptorSettings()
     thinker: ThinkerSettings = ThinkerSettings()
-    talker: TalkerChoice = Field(default_factory=lambda: _default_talker())
+    talker: TalkerChoice = Field(default_factory=MtpVocalnetSettings)
     vocoder: VocoderSettings | None = None
 
     @model_validator(mode="after")
@@ -127,12 +127,6 @@ class PartsElsewhere(Settings):
     """Name of an embedded model, or a folder."""
     thinker_mark: str
     """What tells the weights of that model's thinker, whose states the talker learned to read, from others."""
-
-
-def _default_talker() -> Any:
-    from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings
-
-    return MtpVocalnetSettings()
 
 
 class AugmentSettings(Settings):

@@ -145,12 +145,11 @@ def speak_by_festival(said: Sequence[tuple[str, Manner]], rate: int) -> list[np.
         ]
         script.write_text("\n".join(lines) + "\n", encoding="utf-8")
         sounds: list[np.ndarray | VoiceFailed] = []
+        failed: VoiceFailed | None = None
         try:
             _run(["festival", "-b", str(script)], "festival", _TIMEOUT_S + len(said))
         except VoiceFailed as error:
             failed = error
-        else:
-            failed = None
         for (_, manner), wav in zip(said, wavs, strict=True):
             try:
                 sounds.append(_sound(wav, manner, rate))
