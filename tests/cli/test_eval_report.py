@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,10 +11,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import soundfile
 
+from tests.chromium import needs_chromium, play
 from tests.runs import RULE, question, write_results
 from vocalnet_cli.core.evaluation.results import Judging, Verdict
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
+LONG = "cember" * 100
+"""A word that would push the verdicts out of sight."""
 MARKED = Judging(judge="qwen-max", scale="0-10", prompt="vocalnet-1/open")
 
 
@@ -61,7 +62,7 @@ def results(tmp_path) -> Path:
         question(folder, 1, right=(1, 0), seconds=0.6),
         question(folder, 2, verdicts={"s2t": Verdict(value=None, failure="no reply could be read", reply="<b>hm</b>")}, truncated=True),
         question(folder, 3, text="", heard=None, audio=None, verdicts={}, error="AudioError: silence"),
-        question(folder, 4, question='Is <script>alert("x")</script> & "y"?', text="It is <b>not</b>.", heard="it is knot"),
+        question(folder, 4, question='Is <script>alert("x")</script> & "y"?', text=f"It is <b>not</b>. {LONG}", heard="it is knot"),
     ]
     marked = [question(folder, 5, right=(8, 3), verdicts={"s2t": Verdict(value=8), "s2s": Verdict(value=3, reply="Rating: [[3]]")})]
     scores = {"n": 4, "failed": 1, "accuracy": {"s2t": 75.0, "s2s": 50.0}, "ci": {"s2t": [50.0, 90.0], "s2s": [30.0, 70.0]}}
@@ -111,22 +112,7 @@ def test_other_or_missing_sound_is_told(vocalnet, results):
     assert "report.json: cannot be read" in vocalnet("eval", "report", results / "audio").err
 
 
-PLAYED = """<script>
-const sounds = [...document.querySelectorAll("audio")];
-const heard = sound => new Promise((good, bad) => {
-  sound.onplaying = () => good(sound.duration); sound.onerror = () => bad(sound.error.message);
-  sound.muted = true; sound.play().catch(bad);
-});
-Promise.all(sounds.map(heard)).then(all => document.title = "played " + all.length, why => document.title = "failed " + why);
-</script></body>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_chromium
 def test_every_sound_plays_in_chromium(vocalnet, results, tmp_path):
     vocalnet("eval", "report", results)
-    page = results / "page" / "index.html"
-    page.write_text(page.read_text().replace("</body>", PLAYED))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
-    command = [str(CHROMIUM), *options, f"--user-data-dir={tmp_path / 'profile'}", "--timeout=15000", "--dump-dom", page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    assert "<title>played 11</title>" in shown, shown[:400]
+    assert play(results / "page" / "index.html", tmp_path / "profile") == "played 11"

@@ -25,8 +25,11 @@ _SIDES = {"s2t": "text", "s2s": "speech"}
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; background: #fff; }
 table { border-collapse: collapse; margin: 1em 0; } th, td { text-align: left; vertical-align: top; padding: .35em .8em .35em 0; }
-th, tr { border-bottom: 1px solid #ddd; } audio { width: 15em; height: 2.2em; display: block; } code, pre { font-size: 85%; }
-pre { white-space: pre-wrap; max-width: 30em; } .good { color: #14692f; } .bad { color: #a11; } .quiet { color: #666; font-size: 85%; }
+th, tr { border-bottom: 1px solid #ddd; } section table { width: 100%; }
+section td { overflow-wrap: anywhere; } section th:nth-child(-n + 2) { width: 25%; min-width: 15em; }
+audio { width: 15em; height: 2.2em; display: block; }
+code, pre { font-size: 85%; } pre { white-space: pre-wrap; max-width: 30em; }
+.good { color: #14692f; } .bad { color: #a11; } .quiet { color: #666; font-size: 85%; }
 del { color: #a11; } ins { color: #14692f; text-decoration: underline; } .hidden { display: none; }
 @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd; } .good, ins { color: #7c7; } .bad, del { color: #f88; } }
 """
