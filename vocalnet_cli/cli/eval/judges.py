@@ -31,6 +31,9 @@ PriceOpt = Annotated[
     str | None, typer.Option("--judge-price", metavar="IN,OUT", help="Price of a million tokens in and out, for the cost that is told.")
 ]
 
+NO_VERDICT = "The same command asks again where no reply came. Replies nobody can read are kept: try another --judge or --judge-prompts."
+"""What to do about answers without a verdict."""
+
 
 def judge_of(
     judge: str | None, url: str | None, key_env: str | None, prompts: Path | None, workers: int, timeout: float, max_calls: int | None

@@ -9,6 +9,7 @@ import typer
 
 from vocalnet_cli.cli.console import progress, show_table
 from vocalnet_cli.cli.eval.judges import (
+    NO_VERDICT,
     JudgeKeyOpt,
     JudgeOpt,
     JudgePromptsOpt,
@@ -72,6 +73,4 @@ def rescore(
     tell_spent(found, prices, quiet)
     missing = [failure for one in results for failure in one.as_json().get("failure", {}).values()]
     if missing:
-        raise VocalnetError(
-            f"{len(missing)} answers have no verdict, the first: {missing[0]}", "Run the same command again to ask for them."
-        )
+        raise VocalnetError(f"{len(missing)} answers have no verdict, the first: {missing[0]}", NO_VERDICT)

@@ -91,6 +91,7 @@ def _made(made: dict[str, Any], runs: int) -> str:
         f"recogniser {made['recogniser']}" if made["recogniser"] else "",
         f"normaliser {made['normaliser']}" if made["normaliser"] else "",
         f"questions {', '.join(made['questions'])}" if made["questions"] else "",
+        f"{made['unjudged']} without a verdict" if made["unjudged"] else "",
         f"on {made['machine']}" if made["machine"] else "",
         " ".join(f"{name} {number}" for name, number in made["versions"].items()),
         made["date"],
@@ -144,7 +145,7 @@ def comma_separated(table: Comparison) -> str:
     numbers = [(f"{column} {what}", _pick(what, column)) for column in table.columns for what in ("paper", "difference")]
     own = list(dict.fromkeys(table.instead.get(column, column) for column in table.columns))
     numbers += [(f"{column} {what}", _pick(what, column)) for column in own for what in ("ours", "std")]
-    made = ("recipe", "weights", "judges", "recogniser", "normaliser", "questions", "machine", "versions", "date", "source")
+    made = ("recipe", "weights", "judges", "recogniser", "normaliser", "questions", "unjudged", "machine", "versions", "date", "source")
     whole = io.StringIO()
     writer = csv.writer(whole, lineterminator="\n")
     writer.writerow(["row", "figures in", "runs", *(name for name, _ in numbers), *made, "not compared"])

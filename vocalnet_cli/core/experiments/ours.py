@@ -47,6 +47,8 @@ class Made:
     normaliser: str | None = None
     questions: tuple[str, ...] = ()
     """Sets, each with the number of its questions."""
+    unjudged: int = 0
+    """Verdicts that could not be had, and so do not count."""
     machine: str | None = None
     """What times were measured on."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -205,6 +207,7 @@ def _made(reports: Sequence[RunReport], source: str, recipe: str | None) -> Made
         "; ".join(dict.fromkeys(report.recogniser for report in reports)),
         "; ".join(dict.fromkeys(report.normaliser for report in reports)),
         tuple(f"{name} ({scores.get('n', 0)})" for name, scores in first.benchmarks.items()),
+        sum(sum(scores.get("unjudged", {}).values()) for report in reports for scores in report.benchmarks.values()),
         None,
         first.versions,
         max(report.date for report in reports),
