@@ -63,3 +63,20 @@ def tone(seconds: float = 0.5, hz: float = 300.0, rate: int = QUESTION_HZ) -> np
     t = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(0).normal(scale=0.01, size=len(t))
     return (0.3 * np.sin(2 * np.pi * hz * t) + noise).astype(np.float32)
+
+
+def save_tiny_whisper(folder: Path) -> Path:
+    """An English Whisper of two layers that knows single letters, as a folder that `--asr` takes; its weights are random."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
+
+    vocab = {letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyzĠ")}
+    vocab |= {token: len(vocab) + number for number, token in enumerate(("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"))}
+    WhisperProcessor(WhisperFeatureExtractor(), WhisperTokenizer(vocab=vocab, merges=[])).save_pretrained(folder)
+    sizes = dict(d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
+    ids = dict(bos_token_id=27, eos_token_id=27, pad_token_id=27, decoder_start_token_id=28, suppress_tokens=[], begin_suppress_tokens=[])
+    torch.manual_seed(0)
+    config = WhisperConfig(vocab_size=len(vocab), encoder_ffn_dim=16, decoder_ffn_dim=16, max_target_positions=20, **sizes, **ids)
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config.update(is_multilingual=False, no_timestamps_token_id=29, max_length=12, **ids)
+    model.save_pretrained(folder)
+    return folder

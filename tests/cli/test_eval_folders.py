@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.judge import FakeJudge, serving
-from tests.tiny import tone
+from tests.tiny import save_tiny_whisper, tone
 from vocalnet_cli.core.audio.wav import write_wav
 from vocalnet_cli.core.evaluation import runner
 from vocalnet_cli.core.evaluation.results import read_run
+from vocalnet_cli.core.evaluation.whisper import Whisper
 from vocalnet_cli.core.generation.events import AudioChunk, TurnDone
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -147,6 +148,32 @@ def test_answers_of_others_are_scored_in_the_same_run(vocalnet, tiny_folder, own
     (rival / "q2.wav").unlink()
     missing = vocalnet(*command)
     assert missing.code == 1 and json.loads(missing.out)["benchmarks"]["mine"]["failed"] == 1 and "no answer in the folder" in missing.err
+
+
+def test_a_whisper_hears_what_is_judged(vocalnet, tiny_folder, own, asked, tmp_path, monkeypatch):
+    """The answers are those of another recogniser's run, and what Whisper heard is kept beside what that one did."""
+    pytest.importorskip("whisper_normalizer")
+    whisper = save_tiny_whisper(tmp_path / "whisper-tiny")
+    command = ("eval", "--model", tiny_folder, "--benchmark", own, "--json")
+    before = json.loads(vocalnet(*command).out)
+    with serving(FakeJudge()) as url:
+        told = vocalnet(*command, "--asr", whisper, "--judge-url", url, "-o", "out")
+        assert told.code == 0, told.err
+        report = json.loads(told.out)
+        assert report["recogniser"].startswith(f"{whisper} (") and "Whisper's English normaliser" in report["normaliser"]
+        assert "pocketsphinx" in before["recogniser"] and len(asked) == 3, "no question is asked again"
+        rows = read_run("out").questions["mine"]
+        assert len({row.heard for row in rows}) == 1 and rows[0].heard, "the same sound is heard the same"
+        assert [row.verdicts["s2s"].value for row in rows] == [0.0] * 3 and "Beijing" not in rows[0].heard
+        assert report["benchmarks"]["mine"]["accuracy"]["s2s"] == 0.0 and report["benchmarks"]["mine"]["wer"] > 0
+
+        monkeypatch.setattr(Whisper, "hear", None)
+        again = json.loads(vocalnet(*command, "--asr", whisper, "--judge-url", url).out)
+        assert again["benchmarks"] == report["benchmarks"], "nothing is heard twice"
+    saved = json.loads(vocalnet(*command).out)
+    assert saved["benchmarks"] == before["benchmarks"] and saved["recogniser"] == before["recogniser"]
+    missing = vocalnet(*command, "--asr", "whisper-none")
+    assert missing.code == 1 and "openai/whisper-none" in missing.err
 
 
 def test_two_runs_are_compared_through_the_command(vocalnet, tiny_folder, own, asked, tmp_path):

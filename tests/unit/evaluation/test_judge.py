@@ -26,6 +26,8 @@ CASES = [
     ("minus", "Twelve minus one is eleven.", "eleven", "", False),
     ("plus", "Twelve plus ten is twenty two.", "twenty two", "twenty two", True),
     ("plus", "Twelve plus ten is twenty two.", "twenty two", "twenty", False),
+    ("plus", "Twelve plus ten is twenty two.", "twenty two", "12 plus 10 is 22.", True),
+    ("plus", "Twelve plus ten is twenty two.", "twenty two", "It is 2.", False),
     ("capital", "The capital of France is Paris.", "paris", "Paris is the capital of France.", True),
     ("capital", "The capital of France is Paris.", "paris", "The capital of Paris is France.", False),
     ("opposite", "The opposite of hot is cold.", "cold", "The opposite of cold is hot.", False),

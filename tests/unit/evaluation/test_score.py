@@ -14,7 +14,7 @@ from vocalnet_cli.core.evaluation.judge import is_right
 from vocalnet_cli.core.evaluation.report import kinds_table, table
 from vocalnet_cli.core.evaluation.results import Judging, QuestionResult, Run, RunReport, Verdict
 from vocalnet_cli.core.evaluation.score import interval, percent, score
-from vocalnet_cli.core.evaluation.wer import word_errors
+from vocalnet_cli.core.evaluation.wer import Hearing, word_errors
 
 
 def asked(number: int, answer: str = "You said six.", alias: str = "six", kind: str = "digit") -> Record:
@@ -60,7 +60,7 @@ def test_scores_by_hand():
         failed(3),
         answered(records[4], "Paris.", "paris a", None, "Paris is big."),
     ]
-    result = score(records, rows, {"you": "u"})
+    result = score(records, rows, Hearing("", {"you": "u"}).words)
     assert (result["n"], result["failed"]) == (4, 1) and result["score"] == {"s2t": 5.0, "s2s": 7.5} and "unjudged" not in result
     assert result["accuracy"] == {"s2t": 50.0, "s2s": 75.0}
     assert result["wer"] == pytest.approx(100 * 2 / 7, abs=0.01)
@@ -87,7 +87,7 @@ def test_marks_are_means_and_answers_without_a_verdict_stay_out():
         QuestionResult(id=str(n), question="q", text="a b", heard="a c", verdicts={"s2t": Verdict(value=mark)})
         for n, mark in enumerate((7, 9, None, 5))
     ]
-    result = score(records, rows, {}, "0-10")
+    result = score(records, rows, scale="0-10")
     assert result["score"] == {"s2t": 7.0} and "accuracy" not in result and result["unjudged"] == {"s2t": 1, "s2s": 0}
     assert 5 <= result["ci"]["s2t"][0] < 7 < result["ci"]["s2t"][1] <= 9 and result["wer"] == 50.0
     shown = table({"x": result})[0]
@@ -132,10 +132,10 @@ def test_runs_that_were_judged_differently_do_not_compare(change):
 
 
 def test_what_was_not_measured_is_absent():
-    result = score([asked(0)], [answered(asked(0), "", "")], {})
+    result = score([asked(0)], [answered(asked(0), "", "")])
     assert "wer" not in result and "recorded_wer" not in result and "above_lookup" not in result
     assert result["baselines"] == {} and result["accuracy"] == {"s2t": 0.0, "s2s": 0.0}
-    none = score([asked(0)], [failed(0)], {})
+    none = score([asked(0)], [failed(0)])
     assert none == {"n": 0, "failed": 1} and table({"x": none})[0][3:] == (*("-",) * 4, "")
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests.runs import hum, question, write_results
+from tests.tiny import save_tiny_whisper
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
 from vocalnet_cli.core.evaluation.results import Verdict, read_run
+from vocalnet_cli.core.evaluation.wer import NORMALISER, Hearing
 from vocalnet_cli.core.evaluation.whisper import Whisper, hear_again
 from vocalnet_cli.core.units import ANSWER_HZ
 
@@ -17,16 +19,13 @@ pytest.importorskip("whisper_normalizer")
 class Length:
     """Hears what was prepared for a sound of its length."""
 
-    name, normaliser = "by length", "lower case"
+    hearing = Hearing("by length")
 
     def __init__(self, heard: dict[float, str]) -> None:
         self.heard = heard
 
     def hear(self, samples, rate):
         return self.heard[round(len(samples) / rate, 1)]
-
-    def words(self, text):
-        return text.lower().replace(".", "").split()
 
 
 def test_word_errors_are_those_of_what_is_heard_now(tmp_path):
@@ -45,26 +44,12 @@ def test_word_errors_are_those_of_what_is_heard_now(tmp_path):
     assert low < 20 < high and found["ci"]["s2t"] == [1, 2] and "s2s" not in found["ci"]
     assert found["accuracy"] == {"s2t": 75.0} and "recorded_wer" not in found, "what the other recogniser led to is gone"
     assert set(run.questions["digits"][0].verdicts) == {"s2t"} and run.questions["digits"][0].recorded is None
-    assert (run.report.recogniser, run.report.normaliser) == ("by length", "lower case")
+    assert (run.report.recogniser, run.report.normaliser) == ("by length", NORMALISER)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """An English Whisper of two layers that knows single letters; its weights are random."""
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
-
-    folder = tmp_path_factory.mktemp("whisper-tiny")
-    vocab = {letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyzĠ")}
-    vocab |= {token: len(vocab) + number for number, token in enumerate(("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"))}
-    WhisperProcessor(WhisperFeatureExtractor(), WhisperTokenizer(vocab=vocab, merges=[])).save_pretrained(folder)
-    sizes = dict(d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
-    ids = dict(bos_token_id=27, eos_token_id=27, pad_token_id=27, decoder_start_token_id=28, suppress_tokens=[], begin_suppress_tokens=[])
-    torch.manual_seed(0)
-    config = WhisperConfig(vocab_size=len(vocab), encoder_ffn_dim=16, decoder_ffn_dim=16, max_target_positions=20, **sizes, **ids)
-    model = WhisperForConditionalGeneration(config)
-    model.generation_config.update(is_multilingual=False, no_timestamps_token_id=29, max_length=12, **ids)
-    model.save_pretrained(folder)
-    return folder
+    return save_tiny_whisper(tmp_path_factory.mktemp("whisper-tiny"))
 
 
 def test_a_whisper_folder_hears_the_same_twice(tiny):
@@ -72,8 +57,9 @@ def test_a_whisper_folder_hears_the_same_twice(tiny):
     heard = whisper.hear(hum(1.0, ANSWER_HZ), ANSWER_HZ)
     assert heard == whisper.hear(hum(1.0, ANSWER_HZ), ANSWER_HZ) and isinstance(heard, str)
     assert whisper.hear(hum(0.0, ANSWER_HZ), ANSWER_HZ) == ""
-    assert whisper.name.startswith(str(tiny)) and "float32" in whisper.name and "whisper-normalizer" in whisper.normaliser
-    assert whisper.words("It's twenty-one, you know!") == ["it", "is", "21", "you", "know"]
+    assert whisper.hearing.name.startswith(str(tiny)) and "float32" in whisper.hearing.name
+    assert "whisper-normalizer" in whisper.hearing.normaliser
+    assert whisper.hearing.words("It's twenty-one, you know!") == ["it", "is", "21", "you", "know"]
 
 
 def test_what_is_no_whisper_is_told(tmp_path):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vocalnet_cli.cli.console import err, progress, show_table
-from vocalnet_cli.cli.eval.judges import tell_spent
+from vocalnet_cli.cli.eval.judges import NO_VERDICT, tell_spent
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 
 if TYPE_CHECKING:
     from vocalnet_cli.core.evaluation.benchmarks import Benchmark
     from vocalnet_cli.core.evaluation.gather import Manner
     from vocalnet_cli.core.evaluation.judging.case import Judge
+    from vocalnet_cli.core.evaluation.listening import Ear
     from vocalnet_cli.core.evaluation.measure import Watch
 
 
@@ -44,9 +45,22 @@ def manner_of(batch_size: int, shard: str | None, engine: str, workers: int, fre
     return Manner(batch_size, parse_part(shard) if shard else (1, 1), engine, workers, fresh)
 
 
+def ear_of(asr: str | None, device: str, dtype: str) -> Ear:
+    """Who listens to the answers: a Whisper, else pocketsphinx. Raises MissingWeights, VocalnetError."""
+    from vocalnet_cli.core.evaluation.listening import WordLoop
+
+    if asr is None:
+        return WordLoop()
+    from vocalnet_cli.core.evaluation.whisper import WhisperEar
+    from vocalnet_cli.core.model.device import pick_device, pick_dtype
+
+    where = pick_device(device)
+    return WhisperEar(asr, where, pick_dtype(dtype, where))
+
+
 def measure_all(
     said: Said, model: str | None, recipe: str | None, answers: list[Path], names: list[str] | None, split: str | None,
-    steps: str | None, judge: Judge, manner: Manner, asked: dict[str, Any],
+    steps: str | None, judge: Judge, ear: Ear, manner: Manner, asked: dict[str, Any],
 ) -> None:  # fmt: skip
     """Measure the model (unless only answers are given), with each number of steps, and each folder of answers."""
     from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
@@ -67,7 +81,7 @@ def measure_all(
     chosen, results = load_benchmarks(names, split, note=said.note), []
     for name, run in runs:
         output = said.output and (said.output / name if name and (steps or len(runs) > 1) else said.output)
-        result = _watched(said, name, chosen, lambda watch, run=run, output=output: run(chosen, said.limit, judge, output, watch))  # type: ignore[misc]
+        result = _watched(said, name, chosen, lambda watch, run=run, output=output: run(chosen, said.limit, judge, ear, output, watch))  # type: ignore[misc]
         results.append(result)
         if not said.as_json:
             _show(result, name)
@@ -88,8 +102,8 @@ def _model_run(
     folder = find_model(model, recipe)
     own = {**asked, "overrides": [*asked["overrides"], *([f"generation.steps={passes}"] if passes else [])]}
 
-    def run(chosen: list[Benchmark], limit: int | None, judge: Judge, output: Path | None, watch: Watch) -> dict[str, Any]:
-        result = measure(folder, chosen, limit=limit, manner=manner, judge=judge, output=output, watch=watch, **own)
+    def run(chosen: list[Benchmark], limit: int | None, judge: Judge, ear: Ear, output: Path | None, watch: Watch) -> dict[str, Any]:
+        result = measure(folder, chosen, limit=limit, manner=manner, judge=judge, ear=ear, output=output, watch=watch, **own)
         return {"steps": passes if passes == "auto" else int(passes), **result} if passes else result
 
     return run
@@ -98,8 +112,8 @@ def _model_run(
 def _saved_run(folder: Path) -> Callable[..., dict[str, Any]]:
     from vocalnet_cli.core.evaluation.saved import measure_saved
 
-    def run(chosen: list[Benchmark], limit: int | None, judge: Judge, output: Path | None, watch: Watch) -> dict[str, Any]:
-        return measure_saved(folder, chosen, limit=limit, judge=judge, output=output, watch=watch)
+    def run(chosen: list[Benchmark], limit: int | None, judge: Judge, ear: Ear, output: Path | None, watch: Watch) -> dict[str, Any]:
+        return measure_saved(folder, chosen, limit=limit, judge=judge, ear=ear, output=output, watch=watch)
 
     return run
 
@@ -126,7 +140,7 @@ def _refuse_failures(results: list[dict[str, Any]]) -> None:
     if failed := sum(one["failed"] for one in scores):
         raise VocalnetError(f"{failed} questions could not be answered", again)
     if unjudged := sum(sum(one.get("unjudged", {}).values()) for one in scores):
-        raise VocalnetError(f"{unjudged} answers have no verdict", again)
+        raise VocalnetError(f"{unjudged} answers have no verdict", NO_VERDICT)
 
 
 def _show(result: dict[str, Any], name: str) -> None:

@@ -19,7 +19,7 @@ from vocalnet_cli.cli.eval.judges import (
     judge_of,
     prices_of,
 )
-from vocalnet_cli.cli.eval.measuring import Said, manner_of, measure_all
+from vocalnet_cli.cli.eval.measuring import Said, ear_of, manner_of, measure_all
 from vocalnet_cli.cli.options import (
     BatchSizeOpt,
     DeviceOpt,
@@ -36,7 +36,7 @@ from vocalnet_cli.cli.options import (
     VoiceOpt,
     refuse_options_before_command,
 )
-from vocalnet_cli.cli.resynthesis import resynthesis as measure_vocoder
+from vocalnet_cli.cli.resynthesis import resynthesis as resynthesise
 from vocalnet_cli.core.errors import UsageError
 
 BenchmarkOpt = Annotated[
@@ -67,6 +67,10 @@ AnswersOpt = Annotated[
     list[Path] | None,
     typer.Option("--answers", metavar="DIR", help="Score these too: ID.txt and ID.wav a question, or what -o wrote. Alone: only them."),
 ]
+AsrOpt = Annotated[
+    str | None,
+    typer.Option("--asr", metavar="WHISPER", help="Who hears the answers: whisper-large-v3, any Whisper's hub id, or a folder."),
+]
 EngineOpt = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="local, or ray: models on RAY_ADDRESS or this machine.")]
 WorkersOpt = Annotated[int, typer.Option("--workers", metavar="N", min=0, help="Models asked at once with ray; 0: one a GPU, or one.")]
 
@@ -90,6 +94,7 @@ def evaluate(
     dnsmos: DnsmosOpt = None,
     fresh: FreshOpt = False,
     answers: AnswersOpt = None,
+    asr: AsrOpt = None,
     judge: JudgeOpt = None,
     judge_url: JudgeUrlOpt = None,
     judge_key_env: JudgeKeyOpt = None,
@@ -113,21 +118,20 @@ def evaluate(
     \b
     Examples:
       vocalnet eval --recipe nano/mtp5 --benchmark nano-voice --limit 40 -o scores --json
-      vocalnet eval --model VocalNet/VocalNet-8B --benchmark OpenAudioBench --judge qwen-max --answers others/glm4 -o table1
+      vocalnet eval --model VocalNet/VocalNet-8B --benchmark OpenAudioBench --asr whisper-large-v3 --judge qwen-max -o table1
       vocalnet eval --recipe nano/mdm --steps 1,2,4,8,16 -o curve
       vocalnet eval --resynthesis --recipe nano/flow --dnsmos DIR
     """
     if ctx.invoked_subcommand is not None:
         refuse_options_before_command(ctx)
         return
-    where = Path(output) if output else None
+    said = Said(Path(output) if output else None, limit, prices_of(judge_price), as_json, quiet)
     if resynthesis:
-        measure_vocoder(model, recipe, vocoder, voice, benchmarks, split, dnsmos, where, device, overrides or [], limit, as_json, quiet)
+        resynthesise(model, recipe, vocoder, voice, benchmarks, split, dnsmos, said.output, device, overrides or [], limit, as_json, quiet)
         return
     if dnsmos is not None:
         raise UsageError("--dnsmos scores resynthesised recordings only", "Add --resynthesis, or leave --dnsmos out.")
-    said = Said(where, limit, prices_of(judge_price), as_json, quiet)
     found = judge_of(judge, judge_url, judge_key_env, judge_prompts, judge_workers, judge_timeout, max_judge_calls)
     asked = {"device": device, "dtype": dtype, "seed": seed or 0, "vocoder": vocoder, "voice": voice, "overrides": overrides or []}
     manner = manner_of(batch_size, shard, engine, workers, fresh)
-    measure_all(said, model, recipe, answers or [], benchmarks, split, steps, found, manner, asked)
+    measure_all(said, model, recipe, answers or [], benchmarks, split, steps, found, ear_of(asr, device, dtype), manner, asked)

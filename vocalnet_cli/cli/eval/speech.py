@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vocalnet_cli.cli.console import progress, show_table
+from vocalnet_cli.cli.eval.run import AsrOpt
 from vocalnet_cli.cli.options import DeviceOpt, DtypeOpt, JsonOpt, QuietOpt
 
 RunArg = Annotated[Path, typer.Argument(metavar="DIR", help="Results of `vocalnet eval -o DIR`; the numbers are added to them.")]
@@ -18,11 +19,6 @@ UtmosOpt = Annotated[
 ]
 SpeakerOpt = Annotated[Path | None, typer.Option("--speaker", metavar="DIR", help="With --voice: likeness by DIR/campplus.onnx (CAM++).")]
 VoiceOpt = Annotated[Path | None, typer.Option("--voice", metavar="FILE", help="Recording of the voice the answers should have.")]
-
-
-AsrOpt = Annotated[
-    str | None, typer.Option("--asr", metavar="WHISPER", help="Hear the answers anew: whisper-large-v3, any Whisper's hub id, or a folder.")
-]
 
 
 def speech(

@@ -23,6 +23,7 @@ KINDS = {DIGIT, *WHOLE, *RESULT, *NEIGHBOUR}
 """The kinds of question these rules know."""
 
 _SPELLED = "spelled"
+_DIGITS = {str(number) for number in range(MAX_NUMBER + 1)}
 _NUMBER_WORDS = {word for number in range(MAX_NUMBER + 1) for word in number_words(number).split()}
 
 
@@ -32,7 +33,7 @@ def is_right(said: str, record: Record, alike: Mapping[str, str] | None = None) 
     Right is the expected sentence, or one of `meta.aliases` as consecutive words in the answer's place. A number inside a longer
     number (`seven` in `twenty seven`) and a value that is only repeated from the question do not count.
     """
-    words = words_of(said, alike)
+    words = _in_words(words_of(said, alike))
     if words == words_of(record.answer.text, alike):
         return True
     kind = str(record.meta.get("kind", ""))
@@ -43,6 +44,11 @@ def is_right(said: str, record: Record, alike: Mapping[str, str] | None = None) 
     if kind == DIGIT or kind in WHOLE:
         return any(place == alias for alias in aliases if alias)
     return any(_holds(place, alias) for alias in aliases if alias)
+
+
+def _in_words(words: list[str]) -> list[str]:
+    """Numbers written as digits as the words they are said with; some recognisers write them so."""
+    return [spoken for word in words for spoken in (number_words(int(word)).split() if word in _DIGITS else [word])]
 
 
 def _answer_place(words: list[str], kind: str) -> list[str]:

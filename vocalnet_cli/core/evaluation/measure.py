@@ -18,12 +18,11 @@ from vocalnet_cli.core.evaluation.conclude import Told, check_judge, judged, unr
 from vocalnet_cli.core.evaluation.gather import Manner, gather
 from vocalnet_cli.core.evaluation.judging.case import Judge
 from vocalnet_cli.core.evaluation.judging.rule import RuleJudge
-from vocalnet_cli.core.evaluation.listening import listen
+from vocalnet_cli.core.evaluation.listening import Ear, WordLoop, listen
 from vocalnet_cli.core.evaluation.lookup import BankFile, find_bank
 from vocalnet_cli.core.evaluation.report import report
 from vocalnet_cli.core.evaluation.results import Run
 from vocalnet_cli.core.evaluation.score import score
-from vocalnet_cli.core.evaluation.wer import recogniser_identity
 from vocalnet_cli.core.generation.load import Plan, load_speaker, plan_answers
 from vocalnet_cli.core.generation.vocoder import find_voice, vocoder_hash
 from vocalnet_cli.core.model.device import pick_device, pick_dtype
@@ -32,6 +31,10 @@ from vocalnet_cli.core.model.folder import read_config, recipe_of, weights_hash
 if TYPE_CHECKING:
     from vocalnet_cli.core.evaluation.runner import Runner
     from vocalnet_cli.core.model.vocoder import Voice
+
+
+_LISTENED = {"recogniser": "name", "normaliser": "normaliser"}
+"""Of whoever listened, what a report tells."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def measure(
     voice: Path | None = None,
     manner: Manner | None = None,
     judge: Judge | None = None,
+    ear: Ear | None = None,
     output: Path | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
@@ -66,7 +70,8 @@ def measure(
 
     Answers, and what was heard in them, are kept in `cache_folder()`/eval by all they depend on, and only what is not there is asked
     for; a measurement wholly from there loads neither model nor recogniser. `overrides` are `generation.KEY=VALUE` and
-    `vocoder.KEY=VALUE`; `device`, `dtype`, `vocoder` and `voice` are as on the command line. Without a `judge` the rule judges.
+    `vocoder.KEY=VALUE`; `device`, `dtype`, `vocoder` and `voice` are as on the command line. Without a `judge` the rule judges,
+    without an `ear` pocketsphinx listens.
     With `output` also writes a folder of results (`evaluation/results.py`).
 
     A question that could not be answered counts in `failed`, an answer without a verdict in `unjudged`; both are tried again next time.
@@ -76,7 +81,7 @@ def measure(
     Raises UsageError for a device, type or override that cannot be, MissingWeights and VocalnetError for a model, vocoder, recogniser
     or bank that is not there or cannot be used, AudioError for a voice, OSError for a folder that cannot be written.
     """
-    manner, judge, watch = manner or Manner(), judge or RuleJudge(), watch or Watch()
+    manner, judge, ear, watch = manner or Manner(), judge or RuleJudge(), ear or WordLoop(), watch or Watch()
     manner.check()
     check_judge(judge, benchmarks, watch.note)
     plan = plan_answers(folder, overrides, vocoder)
@@ -99,7 +104,7 @@ def measure(
             if len(whole) < len(rows):
                 unfinished[benchmark.name] = len(rows) - len(whole)
                 continue
-            heard, hearing = listen(benchmark, records, whole, answers.folder, answers.heard(recogniser_identity(benchmark.words)))
+            heard, hearing = listen(benchmark, records, whole, answers.folder, answers, ear)
             told.append(Told(benchmark, records, whole, heard, hearing, answers.folder))
     if unfinished:
         return {"model": _shown(folder), "unfinished": unfinished}
@@ -118,14 +123,14 @@ def conclude(
         results[name], judged_by = judged(one, judge, partial(watch.advance, name) if judge.paid else lambda done, total: None)
         if judged_by is not None:
             judging[name] = judged_by
-        scores[name] = score(one.records, results[name], one.hearing.alike, judged_by.scale if judged_by else "right")
+        scores[name] = score(one.records, results[name], one.hearing.words, judged_by.scale if judged_by else "right")
         for failed in (row for row in results[name] if row.error is not None):
             watch.fail(f"{name} {failed.id}: {failed.error}")
         for own, answer, verdict in unread(results[name]):
             watch.fail(f"{name} {own}: no verdict on {answer}: {verdict.failure}")
-    recognisers = "; ".join(dict.fromkeys(one.hearing.name for one in told))
+    listened = {kind: "; ".join(dict.fromkeys(getattr(one.hearing, name) for one in told)) for kind, name in _LISTENED.items()}
     manifests = {one.benchmark.name: one.benchmark.sha256 for one in told}
-    found = report(model, recipe, {**facts, "recogniser": recognisers}, scores, judging, manifests)
+    found = report(model, recipe, {**facts, **listened}, scores, judging, manifests)
     if output is not None:
         write_results(Run(output, found, results))
     return found.model_dump(mode="json")

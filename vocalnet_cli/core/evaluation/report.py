@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from vocalnet_cli import __version__
 from vocalnet_cli.core.evaluation.results import Judging, RunReport
-from vocalnet_cli.core.evaluation.wer import NORMALISER
 
 COLUMNS = ("benchmark", "n", "failed", "text", "speech", "WER %", "cut off %", "no verdict")
 KIND_COLUMNS = ("benchmark", "kind", "n", "text right %", "speech right %")
+_PACKAGES = ("torch", "transformers", "pocketsphinx", "jiwer")
 BASELINES = {"lookup": "  lookup", "recorded": "  recorded answers"}
 """What a model is compared with: key in the report, and name in the table."""
 
@@ -25,7 +26,8 @@ def report(
     judging: Mapping[str, Judging],
     manifests: Mapping[str, str],
 ) -> RunReport:
-    """Everything that was found: `benchmarks` maps names to what `score` returned, `measured` says with which weights and settings."""
+    """Everything that was found: `benchmarks` maps names to what `score` returned, `measured` says with which weights and settings, and who
+    listened."""
     return RunReport(
         model=model,
         recipe=recipe,
@@ -34,8 +36,7 @@ def report(
         manifests=dict(manifests),
         judge=judge_shown(judging),
         judging=dict(judging),
-        normaliser=NORMALISER,
-        versions={"vocalnet": __version__, **{name: version(name) for name in ("torch", "transformers", "pocketsphinx", "jiwer")}},
+        versions={"vocalnet": __version__, **{name: version(name) for name in _PACKAGES if find_spec(name) is not None}},
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 

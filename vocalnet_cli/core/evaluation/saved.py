@@ -18,10 +18,9 @@ from vocalnet_cli.core.evaluation.cache import AnswerCache, Row
 from vocalnet_cli.core.evaluation.conclude import Told, check_judge
 from vocalnet_cli.core.evaluation.judging.case import Judge
 from vocalnet_cli.core.evaluation.judging.rule import RuleJudge
-from vocalnet_cli.core.evaluation.listening import listen
+from vocalnet_cli.core.evaluation.listening import Ear, WordLoop, listen
 from vocalnet_cli.core.evaluation.measure import Watch, conclude
 from vocalnet_cli.core.evaluation.results import file_sha256
-from vocalnet_cli.core.evaluation.wer import recogniser_identity
 from vocalnet_cli.core.generation.batch import SOUND_SUFFIXES
 from vocalnet_cli.core.units import ANSWER_HZ
 
@@ -35,6 +34,7 @@ def measure_saved(
     *,
     limit: int | None = None,
     judge: Judge | None = None,
+    ear: Ear | None = None,
     output: Path | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def measure_saved(
 
     Raises UsageError for a folder without a single answer, and what `measure` raises.
     """
-    judge, watch = judge or RuleJudge(), watch or Watch()
+    judge, ear, watch = judge or RuleJudge(), ear or WordLoop(), watch or Watch()
     if not folder.is_dir():
         raise UsageError(f"--answers {folder}: no such folder", "Name a folder with ID.txt and ID.wav for each question.")
     check_judge(judge, benchmarks, watch.note)
@@ -57,8 +57,7 @@ def measure_saved(
         rows = [_row(folder, benchmark.name, record, table) for record in records]
         identity = {"answers": str(folder.resolve()), "benchmark": benchmark.name, "manifest_sha256": benchmark.sha256}
         with AnswerCache(cache_folder() / "eval", identity) as answers:
-            known = answers.heard(recogniser_identity(benchmark.words))
-            heard, hearing = listen(benchmark, records, rows, folder, known, partial(watch.advance, benchmark.name))
+            heard, hearing = listen(benchmark, records, rows, folder, answers, ear, partial(watch.advance, benchmark.name))
         told.append(Told(benchmark, records, rows, heard, hearing, folder))
     if all(row.error is not None for one in told for row in one.rows):
         first = told[0].rows[0]

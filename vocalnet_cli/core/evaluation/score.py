@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.evaluation.results import QuestionResult, Scale
-from vocalnet_cli.core.evaluation.wer import WordErrors, word_errors, words_of
+from vocalnet_cli.core.evaluation.wer import WordErrors, differences, words_of
 
 RESAMPLES = 1000
 _SEED = 0
@@ -29,12 +29,14 @@ def interval(parts: Sequence[float], wholes: Sequence[float]) -> list[float]:
     return [round(float(bound), _DIGITS) for bound in np.percentile(rates, (2.5, 97.5))]
 
 
-def score(records: Sequence[Record], results: Sequence[QuestionResult], alike: Mapping[str, str], scale: Scale = "right") -> dict[str, Any]:
+def score(
+    records: Sequence[Record], results: Sequence[QuestionResult], words: Callable[[str], list[str]] = words_of, scale: Scale = "right"
+) -> dict[str, Any]:
     """The numbers of one benchmark: `records[i]` was asked and `results[i]` came of it. Rates in percent; absent is not measured.
 
     `score` is the papers' 0 to 10: the mean mark, or a tenth of the right answers in percent (arXiv 2504.04060, section 4.1), and
     `accuracy` those percent; `ci` is in percent or in marks, by `scale`. Answers without a verdict count in `unjudged` only.
-    `wer` compares what was heard with the model's own text (answers without a word are left out). `baselines` holds what the
+    `wer` compares the `words` heard with those of the model's own text (answers without a word are left out). `baselines` holds what the
     recogniser makes of the recorded answers (what perfect speech would score; its `wer` is `recorded_wer` too) and what looking up the
     most similar training question scores; `above_lookup` is the model's s2t minus the latter's, in percentage points, each question
     compared with itself for its interval. Failed questions count in `failed` only.
@@ -44,21 +46,21 @@ def score(records: Sequence[Record], results: Sequence[QuestionResult], alike: M
     if not asked:
         return result
     result |= _verdicts([one for _, one in asked], scale)
-    spoken = [word_errors(one.text, one.heard, alike) for _, one in asked if one.heard is not None and words_of(one.text)]
+    spoken = [differences(words(one.text), words(one.heard)) for _, one in asked if one.heard is not None and words(one.text)]
     if spoken:
         result["wer"], result["ci"]["wer"] = _rate(spoken)
-        words = [errors.words for errors in spoken]
+        counted = [errors.words for errors in spoken]
         parts = {"sub": [e.sub for e in spoken], "ins": [e.ins for e in spoken], "del": [e.dele for e in spoken]}
-        result["wer_kinds"] = {name: percent(counts, words) for name, counts in parts.items()}
+        result["wer_kinds"] = {name: percent(counts, counted) for name, counts in parts.items()}
     ones = [1.0] * len(asked)
     result["truncated"] = percent([one.truncated for _, one in asked], ones)
     result["empty"] = percent([not words_of(one.text) for _, one in asked], ones)
     result["kinds"] = _by_kind([one for _, one in asked]) if scale == "right" else {}
     result["baselines"] = {}
-    recorded = [(record, one) for record, one in asked if one.recorded is not None and words_of(record.answer.text)]
+    recorded = [(record, one) for record, one in asked if one.recorded is not None and words(record.answer.text)]
     if recorded:
         right, intervals = _accuracy({"s2s": _values([one for _, one in recorded], "recorded")})
-        errors = [word_errors(record.answer.text, str(one.recorded), alike) for record, one in recorded]
+        errors = [differences(words(record.answer.text), words(str(one.recorded))) for record, one in recorded]
         result["recorded_wer"], intervals["wer"] = _rate(errors)
         result["baselines"]["recorded"] = {"accuracy": right, "wer": result["recorded_wer"], "ci": intervals}
     looked_up = [one for _, one in asked if "lookup" in one.verdicts]

@@ -6,7 +6,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from vocalnet_cli.core.audio.wav import resample
 from vocalnet_cli.core.data.synth.questions import domain_vocabulary, spoken_words
 from vocalnet_cli.core.errors import VocalnetError
+from vocalnet_cli.core.evaluation.normaliser import english
 from vocalnet_cli.core.units import QUESTION_HZ
 
 NORMALISER = "lower case, punctuation to spaces, words that sound alike are one"
@@ -64,10 +65,16 @@ class Hearing:
     """What scoring has to know of a recogniser."""
 
     name: str
-    alike: dict[str, str]
+    alike: dict[str, str] = field(default_factory=dict)
     """Words that sound like another (`you` like `u`), mapped to it: only a sentence could tell them apart."""
-    missing: list[str]
+    missing: list[str] = field(default_factory=list)
     """Words it has no pronunciation for: wherever they are said they count as errors."""
+    normaliser: str = NORMALISER
+    """How texts become the words that are compared."""
+
+    def words(self, text: str) -> list[str]:
+        """A text as the words that are compared."""
+        return words_of(text, self.alike) if self.normaliser == NORMALISER else english()(text).split()
 
 
 def known_words(texts: Iterable[str] = ()) -> list[str]:

@@ -1,21 +1,24 @@
-"""Whisper of any size as the recogniser of saved answers, as in the papers (whisper-large-v3), and word errors of what it hears."""
+"""Whisper of any size as the recogniser of answers, fresh or saved (the papers: whisper-large-v3), and word errors of what it hears."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from vocalnet_cli.core.audio.wav import read_audio, resample
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
-from vocalnet_cli.core.evaluation.judging.rule import normaliser
+from vocalnet_cli.core.evaluation.benchmarks import Benchmark
+from vocalnet_cli.core.evaluation.listening import Listener
+from vocalnet_cli.core.evaluation.normaliser import english, english_name
 from vocalnet_cli.core.evaluation.results import QuestionResult, Run, write_run
 from vocalnet_cli.core.evaluation.score import interval, percent
-from vocalnet_cli.core.evaluation.wer import differences
+from vocalnet_cli.core.evaluation.wer import Hearing, differences
 from vocalnet_cli.core.model import hub
 from vocalnet_cli.core.model.folder import sha256_of
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
@@ -27,17 +30,27 @@ _WINDOW_S = 30.0
 _HASH = 12
 
 
-class Recogniser(Protocol):
-    """Who listens again."""
+class WhisperEar:
+    """A Whisper that listens to all benchmarks, loaded when the first answer is there (`listening.Ear`)."""
 
-    name: str
-    normaliser: str
+    def __init__(self, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        """As `Whisper`; what is missing is told here, before any question is asked."""
+        english()
+        self._folder, self._told = find_whisper(name), (name, device, dtype)
+        self._loaded: Whisper | None = None
 
-    def hear(self, samples: np.ndarray, rate: int) -> str:
-        """The words in mono sound [n] at `rate`."""
+    def identity(self, benchmark: Benchmark) -> dict[str, Any]:
+        _, _, dtype = self._told
+        return {
+            "whisper_sha256": _weights(self._folder),
+            "dtype": str(dtype).removeprefix("torch."),
+            "transformers": version("transformers"),
+        }
 
-    def words(self, text: str) -> list[str]:
-        """A text as the words that are compared."""
+    def recogniser(self, benchmark: Benchmark) -> Whisper:
+        if self._loaded is None:
+            self._loaded = Whisper(*self._told)
+        return self._loaded
 
 
 class Whisper:
@@ -51,7 +64,6 @@ class Whisper:
         folder = find_whisper(name)
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-        self._normal = normaliser()
         try:
             self._processor: Any = WhisperProcessor.from_pretrained(folder)
             model: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=dtype)
@@ -61,11 +73,9 @@ class Whisper:
             raise VocalnetError(
                 f"--asr {name}: no Whisper that can be loaded ({reason})", "Name a Whisper of the hub or its folder."
             ) from error
-        sha = sha256_of(sorted(folder.glob("*.safetensors")))[:_HASH]
-        self.name = f"{name if hub.is_hub_id(name) or Path(name).is_dir() else f'{OWNER}/{name}'} ({sha}), greedy, {dtype}".replace(
-            "torch.", ""
-        )
-        self.normaliser = f"Whisper's English normaliser (whisper-normalizer {version('whisper-normalizer')})"
+        shown = name if hub.is_hub_id(name) or Path(name).is_dir() else f"{OWNER}/{name}"
+        told = f"{shown} ({_weights(folder)[:_HASH]}), greedy, {str(dtype).removeprefix('torch.')}"
+        self.hearing = Hearing(told, normaliser=english_name())
 
     @torch.inference_mode()
     def hear(self, samples: np.ndarray, rate: int) -> str:
@@ -88,9 +98,11 @@ class Whisper:
         )
         return str(self._processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()
 
-    def words(self, text: str) -> list[str]:
-        """A text as the words that are compared."""
-        return self._normal(text).split()
+
+@cache
+def _weights(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights."""
+    return sha256_of(sorted(folder.glob("*.safetensors")))
 
 
 def find_whisper(name: str) -> Path:
@@ -104,7 +116,7 @@ def find_whisper(name: str) -> Path:
     return hub.cached(known) or hub.pull(known)
 
 
-def hear_again(run: Run, recogniser: Recogniser, advance: Callable[[str, int, int], None] = lambda name, done, total: None) -> Run:
+def hear_again(run: Run, recogniser: Listener, advance: Callable[[str, int, int], None] = lambda name, done, total: None) -> Run:
     """The run with every answer heard by another recogniser and its word errors counted anew, written back to its folder.
 
     What an earlier recogniser led to goes: verdicts on speech (s2s) and on recorded answers, and their rates. `vocalnet eval rescore`
@@ -119,13 +131,13 @@ def hear_again(run: Run, recogniser: Recogniser, advance: Callable[[str, int, in
             advance(name, len(heard), len(rows))
         questions[name] = heard
         scores[name] = {**_without_speech(run.report.benchmarks[name]), **word_rates(heard, recogniser, run.report.benchmarks[name])}
-    told = {"benchmarks": scores, "recogniser": recogniser.name, "normaliser": recogniser.normaliser}
+    told = {"benchmarks": scores, "recogniser": recogniser.hearing.name, "normaliser": recogniser.hearing.normaliser}
     report = run.report.model_copy(update=told)
     write_run(run.folder, report, questions)
     return Run(run.folder, report, questions)
 
 
-def _heard_again(run: Run, row: QuestionResult, recogniser: Recogniser) -> QuestionResult:
+def _heard_again(run: Run, row: QuestionResult, recogniser: Listener) -> QuestionResult:
     if row.audio is None:
         return row
     heard = recogniser.hear(read_audio(run.sound(row.audio), ANSWER_HZ), ANSWER_HZ)
@@ -144,21 +156,22 @@ def _without_speech(scores: dict[str, Any]) -> dict[str, Any]:
     return left
 
 
-def word_rates(rows: Sequence[QuestionResult], recogniser: Recogniser, before: dict[str, Any]) -> dict[str, Any]:
+def word_rates(rows: Sequence[QuestionResult], recogniser: Listener, before: dict[str, Any]) -> dict[str, Any]:
     """`wer`, `wer_kinds` (percent, table 10 of arXiv 2504.04060) and its interval, of answers with text and sound.
 
     Errors and words are summed over the answers of a set.
     """
-    meant = [(recogniser.words(row.text), recogniser.words(row.heard)) for row in rows if row.heard is not None and row.error is None]
+    words = recogniser.hearing.words
+    meant = [(words(row.text), words(row.heard)) for row in rows if row.heard is not None and row.error is None]
     found = [differences(text, heard) for text, heard in meant if text]
     if not found:
         return {}
-    words = [errors.words for errors in found]
+    counted = [errors.words for errors in found]
     kinds = {"sub": [errors.sub for errors in found], "ins": [errors.ins for errors in found], "del": [errors.dele for errors in found]}
     totals = [errors.total for errors in found]
     intervals = {name: value for name, value in before.get("ci", {}).items() if name not in ("s2s", "wer")}
     return {
-        "wer": percent(totals, words),
-        "wer_kinds": {name: percent(counts, words) for name, counts in kinds.items()},
-        "ci": {**intervals, "wer": interval(totals, words)},
+        "wer": percent(totals, counted),
+        "wer_kinds": {name: percent(counts, counted) for name, counts in kinds.items()},
+        "ci": {**intervals, "wer": interval(totals, counted)},
     }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 
-from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.evaluation.judge import JUDGE, KINDS, is_right
 from vocalnet_cli.core.evaluation.judging.case import OPEN, Case
+from vocalnet_cli.core.evaluation.normaliser import english
 from vocalnet_cli.core.evaluation.results import Judging, Verdict
 
 RULE = "rule"
@@ -18,22 +16,9 @@ CONTAINS = f"{JUDGE}; elsewhere a reference within the answer (VocalBench: Whisp
 _TAG = re.compile(r"<\|.*?\|>")
 
 
-@cache
-def normaliser() -> Callable[[str], str]:
-    """Whisper's English text normaliser (arXiv 2212.04356, appendix C). Raises VocalnetError where it is not installed."""
-    try:
-        english = importlib.import_module("whisper_normalizer.english")
-    except ImportError as error:
-        raise VocalnetError(
-            "whisper-normalizer is not installed: nothing can be judged by rule", "pip install 'vocalnet-cli[eval]'"
-        ) from error
-    found: Callable[[str], str] = english.EnglishTextNormalizer()
-    return found
-
-
 def plain(text: str) -> str:
     """A text as VocalBench compares it: `<|..|>` tags out, hyphens to spaces, normalised, lower case."""
-    return normaliser()(_TAG.sub("", text).replace("-", " ")).lower().strip()
+    return english()(_TAG.sub("", text).replace("-", " ")).lower().strip()
 
 
 def contains_reference(said: str, references: Sequence[str]) -> bool:
