@@ -104,7 +104,7 @@ def measure(
             if len(whole) < len(rows):
                 unfinished[benchmark.name] = len(rows) - len(whole)
                 continue
-            heard, hearing = listen(benchmark, records, whole, answers.folder, answers, ear)
+            heard, hearing = listen(benchmark, records, whole, answers.folder, answers, ear, partial(watch.advance, benchmark.name))
             told.append(Told(benchmark, records, whole, heard, hearing, answers.folder))
     if unfinished:
         return {"model": _shown(folder), "unfinished": unfinished}
