@@ -94,7 +94,7 @@ def estimate(padded: bool, block: int | None) -> torch.Tensor:
     seen = (valid > 0)[:, None]
     blocks = block_mask(x.shape[-1], block)
     mask = seen if blocks is None else seen & blocks
-    doing = EstimatorPass(estimator.times(data["estimator.t"]), Attending([mask]), Memory(), valid if padded else None)
+    doing = EstimatorPass(estimator.times(data["estimator.t"]), Attending([mask]), Memory(), valid.mT if padded else None)
     return estimator(x, data["estimator.mu"], data["estimator.spks"], data["estimator.cond"], doing)
 
 
@@ -120,7 +120,8 @@ def test_estimator_intermediates():
     estimate(False, None)
     seen["time_sinusoid"] = estimator.time_mlp.sinusoids(data["estimator.t"])
     for name, value in seen.items():
-        close(value, data[f"estimator.full.{name}"], MODULE)
+        rows = name.endswith(("_resnet_out", "_down_out", "_block_out"))  # ours; the reference has the channels first
+        close(value.mT if rows else value, data[f"estimator.full.{name}"], MODULE)
 
 
 @pytest.mark.parametrize("name", [n for n in names("flow_inference") if n.endswith(".mel")])

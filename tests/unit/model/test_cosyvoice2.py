@@ -12,7 +12,7 @@ from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
 from vocalnet_cli.core.model.vocoder.cosyvoice2 import attention
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import folded
-from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import CausalConv1d, Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
 
 SAME, MEL, SOUND = 1e-6, 2e-5, 1e-4
@@ -158,6 +158,23 @@ def test_half_precision_attends_to_all_places_at_once(dtype):
         places = [(keys[:, :, part], values[:, :, part]) for part in (slice(0, 4), slice(4, 9), slice(9, 12))]
         wanted = attention._attend(q.float(), [(keys.float(), values.float())], seen, None)
         torch.testing.assert_close(attention._attend(q, places, seen, None).float(), wanted, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_convolutions_in_half_precision_are_products(dtype):
+    conv, x = CausalConv1d(8, 6, 3).to(dtype), torch.randn(2, 9, 8).to(dtype)
+
+    def pieces():
+        memory = Memory()
+        return torch.cat([conv(part, memory) for part in x.split([1, 5, 3], dim=1)], dim=1).float()
+
+    trained = pieces()  # weights that learn: torch's convolution
+    conv.requires_grad_(False)
+    torch.testing.assert_close(pieces(), trained, atol=2e-2, rtol=0)
+    torch.testing.assert_close(conv(x, Memory()).float(), trained, atol=2e-2, rtol=0)
+    conv.weight.neg_()  # the matrix follows
+    torch.testing.assert_close(pieces(), 2 * conv.bias.float() - trained, atol=2e-2, rtol=0)
 
 
 def test_the_2024_release_streams_too():

@@ -90,7 +90,7 @@ def vocoder_remarks(result: Mapping[str, Any]) -> list[str]:
     """Under the table."""
     memory = f"; peak memory {result['memory_mb']:g} MB" if result["memory_mb"] is not None else ""
     precision = result["precision"]
-    types = [name for name in precision if name not in ("ratio", "log_spectral_db")]
+    types = [name for name in precision if isinstance(precision[name], dict) and name != "ratio"]
     found = [
         f"{result['audio_s']:g} s of sound in {len(result['chunk_ms'])} chunks; real-time factor {result['rtf']:.3f}{_growth(result)}; "
         f"keys {result['cache_mb']:g} MB{memory}",
@@ -100,7 +100,7 @@ def vocoder_remarks(result: Mapping[str, Any]) -> list[str]:
     if "window" in result:
         one = result["window"]
         found.append(
-            f"context window of {one['window_tokens']} tokens, {one['audio_s']:g} s of sound: keys {one['cache_mb']:g} MB"
+            f"context window of {one['window_tokens']} tokens, {one['audio_s']:g} s of sound, {one['dtype']}: keys {one['cache_mb']:g} MB"
             f"{_growth(one)}{_difference(one)}"
         )
     *fewer, exact = result["lookahead"]
@@ -113,7 +113,11 @@ def _growth(result: Mapping[str, Any]) -> str:
 
 
 def _difference(result: Mapping[str, Any]) -> str:
-    return f", log-spectral difference {result['log_spectral_db']:.2f} dB"
+    """Of what speaks otherwise than the exact sound; nothing if there was no full chunk to compare."""
+    if "log_spectral_db" not in result:
+        return ""
+    frames = f", frames differ by {100 * result['mel_error']:.1f} %" if "mel_error" in result else ""
+    return f"{frames}, log-spectral difference {result['log_spectral_db']:.2f} dB"
 
 
 def vocoder_bars(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

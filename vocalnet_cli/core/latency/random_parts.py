@@ -13,6 +13,8 @@ from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import UsageError, VocalnetError
 from vocalnet_cli.core.model.inventory import devices_gb
 from vocalnet_cli.core.model.released import fill_buffers
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import StreamConvTranspose1d
+from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -24,6 +26,11 @@ _BLOCK = 1 << 20
 """Random numbers that are drawn; larger weights repeat them."""
 
 _SHIFT = 7919
+
+_KEEP, _ADD = 3**0.5, 0.3
+"""Factors of weights drawn from +-1 / sqrt(inputs): of a layer that keeps its input's size, and beside that of one that is added."""
+
+_PITCH_HZ, _VIBRATO_HZ = 150.0, 30.0
 
 
 def sized(size: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -49,6 +56,21 @@ def random_part(build: Callable[[], Part], device: torch.device, dtype: torch.dt
             setattr(module, name, made[id(parameter)])
     fill_buffers(part, device)
     return part.eval()
+
+
+def speak_loudly(vocoder: CosyVoice2Vocoder) -> None:
+    """Make fresh random weights answer to their input: as they are drawn, every mel sounds alike, and no error of a mel is heard.
+
+    Layers keep the size of what they are given, residual ones and the last add a little, and the pitch is a voice's.
+    """
+    for name, weight in vocoder.named_parameters():
+        if weight.ndim > 1 and "embedding" not in name:
+            weight.data *= _KEEP * (_ADD if ".convs2." in name or "conv_post" in name else 1.0)
+    for module in vocoder.hift.modules():
+        if isinstance(module, StreamConvTranspose1d):
+            module.weight.data *= module.rate**0.5  # so many of its inputs miss each output
+    vocoder.hift.f0_predictor.classifier.weight.data *= _VIBRATO_HZ
+    vocoder.hift.f0_predictor.classifier.bias.data.fill_(_PITCH_HZ)
 
 
 def _filled(name: str, shape: torch.Size, block: torch.Tensor) -> torch.Tensor:

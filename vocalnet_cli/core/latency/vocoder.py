@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vocalnet_cli.core.config.schema import LatencySettings, Recipe
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.errors import UsageError
 from vocalnet_cli.core.latency.memory import PeakMemory
+from vocalnet_cli.core.latency.random_parts import speak_loudly
 from vocalnet_cli.core.latency.recompute import Recomputed
 from vocalnet_cli.core.latency.timers import DIGITS, Stopwatch
 from vocalnet_cli.core.model.device import DTYPES
@@ -26,7 +28,10 @@ from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2State, 
 from vocalnet_cli.core.units import ANSWER_HZ, FRAMES_PER_TOKEN, SPEECH_TOKEN_HZ, VOCODER_MEL_BINS
 
 _THIRD = 3
-"""The chunk that late ones are compared with: the first ones are still filling caches."""
+"""The chunk that late ones are compared with. Its time is the median of its own and its neighbours': single ones scatter."""
+
+_STEADY = 10
+"""Late chunks whose median counts where the context is bounded, so that all of them have as much to do."""
 
 _LOOKAHEADS = (0, 5, 13)
 """Frames HiFT may wait for whose sound is compared with the exact one's."""
@@ -67,20 +72,21 @@ class _Stream:
         """What was spoken, float32 [samples]."""
         return np.concatenate(self.pieces)
 
-    @property
-    def growth(self) -> float | None:
-        """The last chunk before the end (which also hands out what HiFT still owes) over the third; none if there are not as many."""
-        return self.chunks_s[-2] / self.chunks_s[_THIRD - 1] if len(self.chunks_s) > _THIRD else None
+    def growth(self, late: int = 1) -> dict[str, float]:
+        """The `late` chunks before the end (which also hands out what HiFT still owes) over the third; nothing if there are not as many."""
+        if len(self.chunks_s) < _THIRD + 2:
+            return {}
+        third = median(self.chunks_s[_THIRD - 2 : _THIRD + 1])
+        return {"growth": round(median(self.chunks_s[max(_THIRD, len(self.chunks_s) - 1 - late) : -1]) / third, DIGITS)}
 
-    def told(self) -> dict[str, Any]:
+    def told(self, late: int = 1) -> dict[str, Any]:
         """Its times, and the memory of its keys."""
-        growth = {} if self.growth is None else {"growth": round(self.growth, DIGITS)}
         return {
             "streaming_s": sum(self.chunks_s),
             "chunk_ms": [1000 * seconds for seconds in self.chunks_s],
             "flow_s": self.vocoder.flow_s,
             "cache_mb": round(self.state.flow.nbytes / 1e6, 1),
-            **growth,
+            **self.growth(late),
         }
 
 
@@ -107,7 +113,8 @@ def vocoder_latency(
     flow's part; `cache_mb`: keys of the answer at its end; `growth`: a late chunk over the third; `voice_s`: preparing the voice, once;
     `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation, `ratio` is baseline over ours, for
     `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in half precision; `window`: an answer of `long_s` under
-    `context: window`; `lookahead`: fewer frames for HiFT to wait for; each with its sound's log-spectral difference in dB.
+    `context: window`, in the faster of them; `lookahead`: fewer frames for HiFT to wait for; each with its sound's log-spectral
+    difference in dB, and of the flow's frames `mel_error`, the norm of the difference over that of the frames.
     Uses as many threads as torch is set to; `advance(done, total)` hears of every chunk.
     """
     chosen, where, chunk = settings or CosyVoice2Settings(), torch.device(device), asked.chunk_tokens
@@ -133,7 +140,7 @@ def vocoder_latency(
         told["precision"] = _precision(*streams)
         told["lookahead"] = _lookahead(streams[0])
         if asked.long_s:
-            told["window"] = _window(streams[0], voice, tokens, asked, clock)
+            told["window"] = _window(min(streams, key=lambda stream: sum(stream.chunks_s)), voice, tokens, asked, clock)
     return {**told, "memory_mb": peak.mb()}
 
 
@@ -160,7 +167,11 @@ def _whole(seconds: float, chunk: int) -> int:
 def _build(settings: CosyVoice2Settings, device: torch.device, seed: int) -> _Watched:
     """The same weights for the same seed, whatever their type."""
     torch.manual_seed(seed)
-    vocoder = _Watched(settings).to(device).eval().requires_grad_(False)
+    vocoder = _Watched(settings.model_copy(update={"flow_dtype": "fp32"}))
+    speak_loudly(vocoder)
+    vocoder.settings = settings
+    vocoder.flow.to(DTYPES[settings.flow_dtype or "fp32"])
+    vocoder = vocoder.to(device).eval().requires_grad_(False)
     vocoder.clock, vocoder.mels = Stopwatch(device), []
     return vocoder
 
@@ -199,8 +210,16 @@ def _precision(*streams: _Stream) -> dict[str, Any]:
         "fp32": times[0],
         str(half.vocoder.settings.flow_dtype): times[1],
         "ratio": {name.removesuffix("_s"): round(times[0][name] / times[1][name], DIGITS) for name in times[0]},
-        "log_spectral_db": log_spectral_difference(fp32.sound, half.sound),
+        **_differences(fp32, half, len(fp32.pieces)),
     }
+
+
+def _differences(one: _Stream, two: _Stream, chunks: int) -> dict[str, float]:
+    """How much two answers differ in their first `chunks`: the flow's frames, and the sound."""
+    first, second = (torch.cat(way.vocoder.mels[:chunks], dim=-1).float() for way in (one, two))
+    error = float((first - second).norm() / first.norm())
+    sounds = [np.concatenate(way.pieces[:chunks]) for way in (one, two)]
+    return {"mel_error": round(error, DIGITS + 2), "log_spectral_db": log_spectral_difference(*sounds)}
 
 
 def _lookahead(stream: _Stream) -> list[dict[str, Any]]:
@@ -223,10 +242,8 @@ def _window(full: _Stream, voice: Voice, tokens: Tensor, asked: LatencySettings,
     for _ in range(len(tokens) // asked.chunk_tokens):
         stream.step()
     common = len(full.pieces) - 1  # the end of one is not that of the other
-    sounds = [np.concatenate(one.pieces[:common]) for one in (full, stream)] if common else []
-    difference = log_spectral_difference(*sounds) if sounds else 0.0
-    about = {"audio_s": len(tokens) / SPEECH_TOKEN_HZ, "window_tokens": asked.window_tokens}
-    return {**about, **stream.told(), "log_spectral_db": difference}
+    about = {"audio_s": len(tokens) / SPEECH_TOKEN_HZ, "window_tokens": asked.window_tokens, "dtype": bounded.settings.flow_dtype or "fp32"}
+    return {**about, **stream.told(_STEADY), **(_differences(full, stream, common) if common else {})}
 
 
 def log_spectral_difference(one: np.ndarray, two: np.ndarray) -> float:

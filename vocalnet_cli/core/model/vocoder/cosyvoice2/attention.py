@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import half_on_cpu
+
 FIRST_ROWS = 192
 """Rows of a cache's first page; each further page doubles what there is."""
 
@@ -151,9 +153,13 @@ class Attending:
 
 
 def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Softmax attention in float32 over keys that lie in several places, without copying them together."""
-    if bias is None and _is_half_on_cpu(q):
-        return _attend_in_parts(q, segments, mask)
+    """Softmax attention in float32 over keys that lie in several places, without copying them together.
+
+    But in half precision on a CPU, where a product would copy, slowly, all that is not alone in its page.
+    """
+    if len(segments) > 1 and half_on_cpu(q):
+        joined_keys, joined_values = (torch.cat(parts, dim=-2) for parts in zip(*segments, strict=True))
+        segments = [(joined_keys, joined_values)]
     q = q.contiguous() * q.shape[-1] ** -0.5  # each product would make it contiguous for itself
     scores = torch.cat([(q @ keys.mT).float() for keys, _ in segments], dim=-1)
     if bias is not None:
@@ -165,30 +171,3 @@ def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | Non
     for weight, (_, values) in zip(weights[1:], segments[1:], strict=True):
         out = out + weight @ values
     return out
-
-
-def _is_half_on_cpu(q: Tensor) -> bool:
-    """Where products in half precision first copy every key that is not alone in its page."""
-    return q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16) and not q.requires_grad
-
-
-def _attend_in_parts(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> Tensor:
-    """The same by torch's fused kernel, place after place, joined by the sums of their exponentials (arXiv 2205.14135, section 3.1)."""
-    start = 0
-    out: Tensor | None = None
-    total: Tensor | None = None
-    unseen = torch.finfo(q.dtype).min / 2  # not infinite: a query may see no key of a place, which then weighs nothing
-    for keys, values in segments:
-        end = start + keys.shape[-2]
-        seen = None if mask is None else torch.zeros_like(mask[..., start:end], dtype=q.dtype)
-        if seen is not None and mask is not None:
-            seen.masked_fill_(~mask[..., start:end], unseen)
-        part, summed = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, keys, values, attn_mask=seen)
-        if out is None or total is None:
-            out, total = part.float(), summed
-        else:
-            out = torch.lerp(out, part.float(), (summed - total).sigmoid()[..., None])
-            total = torch.logaddexp(total, summed)
-        start = end
-    assert out is not None
-    return out.to(q.dtype)

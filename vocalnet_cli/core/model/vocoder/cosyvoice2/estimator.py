@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.vocoder_schema import FlowSettings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Attending
-from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Remembers, StreamConv1d
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import CausalConv1d, Remembers
 from vocalnet_cli.core.units import VOCODER_MEL_BINS
 
 INPUTS = 4 * VOCODER_MEL_BINS
@@ -33,7 +33,7 @@ class EstimatorPass:
     attending: Attending
     memory: Remembers
     valid: Tensor | None = None
-    """1 for frames, 0 for padding [B, 1, n]; none = no padding."""
+    """1 for frames, 0 for padding [B, n, 1]; none = no padding."""
 
 
 def _kept(x: Tensor, valid: Tensor | None) -> Tensor:
@@ -41,16 +41,16 @@ def _kept(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """Causal convolution, norm over channels, Mish."""
+    """Causal convolution, norm over channels, Mish. Frames are rows throughout, so that nothing is transposed between the parts."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
         self.block = nn.ModuleList([_causal(channels, out), nn.Identity(), nn.LayerNorm(out)])  # keys as released
 
     def forward(self, x: Tensor, doing: EstimatorPass) -> Tensor:
-        """[B, C, n] to [B, out, n]."""
+        """[B, n, C] to [B, n, out]."""
         y = self.block[0](_kept(x, doing.valid), doing.memory)
-        return _kept(F.mish(self.block[2](y.transpose(1, 2))).transpose(1, 2), doing.valid)
+        return _kept(F.mish(self.block[2](y)), doing.valid)
 
 
 class ResnetBlock(nn.Module):
@@ -63,9 +63,9 @@ class ResnetBlock(nn.Module):
         self.res_conv = nn.Conv1d(channels, out, 1)
 
     def forward(self, x: Tensor, time: Tensor, doing: EstimatorPass) -> Tensor:
-        """[B, C, n] and the time's part [B or 1, out] to [B, out, n]."""
-        y = self.block2(self.block1(x, doing) + time[:, :, None], doing)
-        return y + self.res_conv(_kept(x, doing.valid))
+        """[B, n, C] and the time's part [B or 1, out] to [B, n, out]."""
+        y = self.block2(self.block1(x, doing) + time[:, None], doing)
+        return y + _each(self.res_conv, _kept(x, doing.valid))
 
 
 class Attention(nn.Module):
@@ -172,28 +172,28 @@ class Estimator(nn.Module):
 
     def forward(self, x: Tensor, mu: Tensor, speaker: Tensor, prompt: Tensor, doing: EstimatorPass) -> Tensor:
         """x, mu and prompt mel [B, 80, n], projected speaker [B, 80]: velocity [B, 80, n]."""
-        y = torch.cat([x, mu, speaker[:, :, None].expand(-1, -1, x.shape[-1]), prompt], dim=1)
+        y = torch.cat([x, mu, speaker[:, :, None].expand(-1, -1, x.shape[-1]), prompt], dim=1).mT
         skip = y
         groups = self._groups()
         for i, group in enumerate(groups):
             if i == len(groups) - 1:
-                y = torch.cat([y, skip], dim=1)
+                y = torch.cat([y, skip], dim=-1)
             y = self._group(y, i, group, doing)
             if i == 0:
                 skip = y
             if len(group) == 3:
                 y = group[2](_kept(y, doing.valid), doing.memory)
         y = self.final_block(y, doing)
-        return _kept(self.final_proj(_kept(y, doing.valid)), doing.valid)
+        return _kept(_each(self.final_proj, y), doing.valid).mT
 
     def _groups(self) -> list[nn.ModuleList]:
         return [*self.down_blocks, *self.mid_blocks, *self.up_blocks]  # type: ignore[list-item]
 
     def _group(self, x: Tensor, index: int, group: nn.ModuleList, doing: EstimatorPass) -> Tensor:
-        y = _resnet(group)(x, doing.times[index], doing).transpose(1, 2)
+        y = _resnet(group)(x, doing.times[index], doing)
         for i, transformer in enumerate(group[1].children()):
             y = transformer(y, index * self._transformers + i, doing.attending)
-        return y.transpose(1, 2)
+        return y
 
 
 def _resnet(group: nn.ModuleList) -> ResnetBlock:
@@ -202,5 +202,10 @@ def _resnet(group: nn.ModuleList) -> ResnetBlock:
     return block
 
 
-def _causal(channels: int, out: int) -> StreamConv1d:
-    return StreamConv1d(channels, out, 3, left=2)
+def _causal(channels: int, out: int) -> CausalConv1d:
+    return CausalConv1d(channels, out, 3)
+
+
+def _each(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution of one frame on rows [B, n, C]."""
+    return F.linear(x, conv.weight[..., 0], conv.bias)

@@ -88,7 +88,7 @@ def condition(flow: Flow, tokens: Tensor, lengths: Tensor, masks: FlowMasks) -> 
 
 def velocity(flow: Flow, x: Tensor, mu: Tensor, speaker: Tensor, known: Tensor, times: Tensor, lengths: Tensor, masks: FlowMasks) -> Tensor:
     """dx/dt [B, 80, 2 T] at x and times [B], given mu, projected speakers [B, 80] and known frames [B, 80, 2 T]; 0 past the ends."""
-    valid = _valid(FRAMES_PER_TOKEN * lengths, x.shape[-1])[:, None].to(x.dtype)
+    valid = _valid(FRAMES_PER_TOKEN * lengths, x.shape[-1])[..., None].to(x.dtype)
     doing = EstimatorPass(flow.estimator.times(times), Attending([masks.frames]), Memory(), valid)
     return flow.estimator(x, mu, speaker, known, doing)
 
