@@ -216,6 +216,18 @@ def test_a_voice_is_computed_once():
     assert sum(estimated) == vocoder.settings.steps * 2 * (10 + 15 + 10)
 
 
+@pytest.mark.parametrize("changes", [{}, {"context": "window", "window_tokens": 6}])
+def test_nothing_is_kept_of_the_last_chunk(changes):
+    vocoder = make(**changes)
+    at_once = vocoder.begin(voice(), Schedule(TOKENS, TOKENS))
+    assert len(vocoder.push(at_once, answer(), last=True)) == 960 * TOKENS and at_once.flow.nbytes == 0
+    state = vocoder.begin(voice(), Schedule(7, 14))
+    vocoder.push(state, answer()[:-1], last=False)
+    before = state.flow.nbytes
+    vocoder.push(state, answer()[-1:], last=True)
+    assert state.flow.nbytes == before > 0 and state.flow.position == 10 + TOKENS
+
+
 def test_a_window_bounds_memory():
     vocoder = make(context="window", window_tokens=10, first_tokens=5, block_tokens=5, steps=1)
     state, sizes = vocoder.begin(voice()), []

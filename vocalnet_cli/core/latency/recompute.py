@@ -10,20 +10,11 @@ from torch import Tensor
 
 from vocalnet_cli.core.latency.timers import Stopwatch
 from vocalnet_cli.core.model.vocoder.contract import Voice
-from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import KeyCache
-from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import FlowState
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_HOP, VOCODER_MEL_BINS
 
 _MEL_KEPT = 8
 """Mel frames before a chunk that upstream gives to HiFT once more (cosyvoice2.md section 3.2)."""
-
-
-class _Kept(KeyCache):
-    """Keeps nothing: what recomputation needs."""
-
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(keys, values)]
 
 
 class Recomputed:
@@ -55,18 +46,12 @@ class Recomputed:
         known[:, :, : FRAMES_PER_TOKEN * prompt] = self._voice.mel.T.to(self._device)
         seen = self._ids[:, : prompt + min(self._count, end + settings.flow.lookahead_tokens)]
         blocks = [*_blocks(prompt, settings.trained_block), *_blocks(end, self._chunk)]
-        mel = flow.extend([self._forgetful()], seen, blocks, known)
+        state = flow.begin(self._voice.speaker.to(self._device), settings.steps, settings.guidance)
+        state.last = True  # keeps nothing
+        mel = flow.extend([state], seen, blocks, known)
         mel = mel[:, :, FRAMES_PER_TOKEN * (prompt + start) - kept :]
         noise = torch.randn(1, VOCODER_HOP * mel.shape[-1], settings.hift.harmonics + 1, device=self._device)
         return hift(mel, noise).cpu()
-
-    def _forgetful(self) -> FlowState:
-        """A fresh state that keeps no keys."""
-        settings = self._vocoder.settings
-        state = self._vocoder.flow.begin(self._voice.speaker.to(self._device), settings.steps, settings.guidance)
-        state.tokens, state.frames = _Kept(state.layers[0]), _Kept(state.layers[1])
-        state.steps = [(memory, _Kept(state.layers[2])) for memory, _ in state.steps]
-        return state
 
 
 def _blocks(total: int, size: int) -> list[int]:

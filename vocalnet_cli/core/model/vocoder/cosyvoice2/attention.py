@@ -26,6 +26,7 @@ class KeyCache:
         self._pages: list[Tensor] = []
         self._first = self._next = shared.end if shared is not None else 0
         self._own = torch.zeros(0, dtype=torch.long)
+        self._passing: Tensor | None = None
         self._runs: list[tuple[int, int]] = []
 
     @property
@@ -35,16 +36,22 @@ class KeyCache:
 
     @property
     def positions(self) -> Tensor:
-        """Position of each kept row, shared ones first: long [rows] on the CPU."""
-        return self._own if self.shared is None else torch.cat([self.shared.positions, self._own])
+        """Position of each row that a pass sees, shared ones first: long [rows] on the CPU."""
+        own = self._own if self._passing is None else torch.cat([self._own, self._passing])
+        return own if self.shared is None else torch.cat([self.shared.positions, own])
 
     @property
     def nbytes(self) -> int:
         """Memory of the own rows, in bytes."""
         return sum(page.numel() * page.element_size() for page in self._pages)
 
-    def open(self, count: int) -> None:
-        """Make room for the next `count` positions; every layer must then `write` them."""
+    def open(self, count: int, last: bool = False) -> None:
+        """Make room for the next `count` positions; every layer must then `write` them. Of the `last` ones nothing is kept."""
+        assert self._passing is None, "nothing may follow the last pass"
+        if last:
+            self._passing = torch.arange(self._next, self._next + count)
+            self._next += count
+            return
         assert self._limit is None or count <= self._limit
         before = self._next - self._first
         start = before if self._limit is None else before % self._limit
@@ -58,7 +65,9 @@ class KeyCache:
         self._own, self._next = own, self._next + count
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Store one layer's rows [R, heads, count, d]; returns views of all kept (keys, values), shared ones first."""
+        """Store one layer's rows [R, heads, count, d]; returns views of all (keys, values), shared ones first."""
+        if self._passing is not None:
+            return [*self._segments(layer), (keys, values)]
         self._reserve(keys)
         done = 0
         for row, count in self._runs:

@@ -51,6 +51,8 @@ class FlowState:
     """Tokens of the voice prompt."""
     window: int | None = None
     """Tokens before a block that it sees beside the prompt; none = all."""
+    last: bool = False
+    """Whether nothing follows the next pass, so that none of its keys are kept."""
     layers: tuple[int, int, int] = field(default=(0, 0, 0), repr=False)
 
     @property
@@ -172,7 +174,7 @@ class Flow(nn.Module):
         x = noise.float()
         for k, step in enumerate(states[0].ode):
             caches = [state.steps[k][1] for state in states]
-            attending = Attending(_opened(caches, cuts, x.device), caches)
+            attending = Attending(_opened(states, caches, cuts, x.device), caches)
             doing = EstimatorPass(step.times, attending, _memory([state.steps[k][0] for state in states]))
             velocity = self.estimator(x.repeat_interleave(rows, dim=0).to(mu.dtype), mu, speaker, known, doing).float()
             if guidance:
@@ -190,7 +192,7 @@ class Flow(nn.Module):
         self, states: Sequence[FlowState], caches: list[KeyCache], blocks: Sequence[int], rate: int, device: torch.device
     ) -> tuple[Attending, Places]:
         cuts = [_cut(state, cache, blocks, rate) for state, cache in zip(states, caches, strict=True)]
-        attending = Attending(_opened(caches, cuts, device), caches)
+        attending = Attending(_opened(states, caches, cuts, device), caches)
         hidden = self.settings.hidden
         queries = [key_features(torch.arange(cut.start, cut.start + sum(cut.sizes)), hidden, device) for cut in cuts]
         return attending, Places(torch.stack(queries), [key_features(cache.positions, hidden, device) for cache in caches])
@@ -202,11 +204,11 @@ def _cut(state: FlowState, cache: KeyCache, blocks: Sequence[int], rate: int) ->
     return Blocks(tuple(rate * size for size in blocks), cache.end, rate * state.prompt, window)
 
 
-def _opened(caches: list[KeyCache], cuts: list[Blocks], device: torch.device) -> list[Tensor | None]:
+def _opened(states: Sequence[FlowState], caches: list[KeyCache], cuts: list[Blocks], device: torch.device) -> list[Tensor | None]:
     """Makes room in the caches for a pass; what its positions see of each."""
     masks = []
-    for cache, cut in zip(caches, cuts, strict=True):
-        cache.open(sum(cut.sizes))
+    for state, cache, cut in zip(states, caches, cuts, strict=True):
+        cache.open(sum(cut.sizes), state.last)
         mask = cut.mask(cache.positions)
         masks.append(None if mask is None else mask.to(device))
     return masks

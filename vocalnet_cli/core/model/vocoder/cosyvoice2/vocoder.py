@@ -162,6 +162,8 @@ class CosyVoice2Vocoder(Vocoder):
                 else:
                     waiting.discard(i)
             for (size, following), members in batches.items():
+                for i in members:
+                    states[i].flow.last = last[i] and size == len(states[i].pending)
                 mels = self._mel([states[i] for i in members], size, following)
                 for i, mel in zip(members, mels.split(1), strict=True):
                     final = last[i] and not len(states[i].pending)
