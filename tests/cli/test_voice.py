@@ -17,6 +17,7 @@ from tests.tiny import TEXTS, save_tiny, tiny_model, tone
 from tests.vocoder_folder import CODES, write_vocoder
 from tests.vocoder_runs import VOCODER
 from vocalnet_cli.core.audio.wav import write_wav
+from vocalnet_cli.core.config.places import default_voice
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
 from vocalnet_cli.core.evaluation import listening
 from vocalnet_cli.core.evaluation.wer import Hearing
@@ -74,9 +75,10 @@ def copied(vocoder: Path, without: str = "") -> Path:
 
 
 def test_answers_take_the_voice_that_is_made_once(vocalnet, model, vocoder, monkeypatch):
-    command = ("infer", "q.wav", "--model", model, "--vocoder", vocoder, "--json", *FAST)
-    nobody = vocalnet(*command, "-o", "nobody")
+    command = ("infer", "q.wav", "--model", model, "--json", *FAST)
+    nobody = vocalnet(*command, "--vocoder", copied(vocoder, "campplus.onnx"), "-o", "nobody")
     assert nobody.code == 0 and "note: no --voice" in nobody.err
+    command = (*command, "--vocoder", vocoder)
     row = json.loads(nobody.out)
     assert row["tokens"]["speech"] == 40 and row["audio_s"] == 1.6 and "first_audio" in row["timings_ms"]
     for name in ("me", "you"):
@@ -93,7 +95,16 @@ def test_answers_take_the_voice_that_is_made_once(vocalnet, model, vocoder, monk
     monkeypatch.setattr(voice_module, "load_s3_tokenizer", never)
     assert vocalnet(*command, "-o", "again", "--voice", "me.wav").code == 0
     np.testing.assert_array_equal(sound("again"), told[1])
-    assert len(list(Path("cache/voices").iterdir())) == 2
+    assert len(list(Path("cache/voices").iterdir())) == 3, "these two, and the vocoder's own"
+
+
+def test_where_nothing_names_a_voice_the_package_has_one(vocalnet, model, vocoder):
+    command = ("infer", "q.wav", "--model", model, "--vocoder", vocoder, *FAST)
+    for name, more in (("usual", ()), ("named", ("--voice", default_voice()))):
+        result = vocalnet(*command, "-o", name, *more)
+        assert result.code == 0 and "no --voice" not in result.err, result.err
+    np.testing.assert_array_equal(sound("usual"), sound("named"))
+    assert 3 < soundfile.info(default_voice()).duration < 5
 
 
 def test_a_recording_in_the_vocoders_folder_is_its_voice(vocalnet, model, vocoder):

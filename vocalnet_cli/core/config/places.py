@@ -31,6 +31,11 @@ def embedded_folder(name: str) -> Path:
     return Path(str(files("vocalnet_cli"))) / "assets" / name
 
 
+def default_voice() -> Path:
+    """Recording of the voice of a CosyVoice2 folder that has none of its own."""
+    return Path(str(files("vocalnet_cli"))) / "assets" / "voice" / "voice.flac"
+
+
 def is_embedded(name: str) -> bool:
     """Whether the package carries a model of this name here."""
     return name in EMBEDDED and (embedded_folder(name) / "config.json").is_file()

@@ -175,7 +175,7 @@ class Batch:
             )
             return model
         if model.vocoder.takes_voices and self._voice is None and model.vocoder.own_voice is None:
-            self._note("note: no --voice: the vocoder speaks as nobody in particular, which it was not trained for")
+            self._note("note: no --voice, and no models to make one: the vocoder speaks as nobody, which it was not trained for")
         with torch.inference_mode():
             model.vocoder.begin(self._voice)
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vocalnet_cli.core.config.places import default_voice
 from vocalnet_cli.core.config.vocoder_schema import RELEASED_CONFIGS, CosyVoice2Settings
 from vocalnet_cli.core.errors import MissingWeights, UsageError, VocalnetError
 from vocalnet_cli.core.model import hub
@@ -52,24 +53,27 @@ def vocoder_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of all in a CosyVoice2 folder that decides how it sounds."""
     wanted = [folder / name for name in (*RELEASED_CONFIGS, *DEFAULT_VOICE, VOICES_FILE)]
     wanted += [folder / f"{name}{suffix}" for name in _WEIGHTS for suffix in (".safetensors", ".pt", ".onnx")]
-    return sha256_of(path for path in wanted if path.is_file())
+    return sha256_of(path for path in [*wanted, default_voice()] if path.is_file())
 
 
 def load_vocoder(folder: Path, settings: CosyVoice2Settings, device: torch.device, dtype: torch.dtype) -> CosyVoice2Vocoder:
     """The vocoder of a CosyVoice2 folder on a device; its flow computes in `dtype` unless the settings name a type.
 
-    Its `own_voice` is that of the folder's `voice.wav` (or .flac), if there is one, else the first that it knows by name.
+    Its `own_voice` is that of the folder's `voice.wav` (or .flac), if there is one, else the first that it knows by name, else that of
+    the package's recording, if the folder has the models that make voices.
     """
     from vocalnet_cli.core.model.device import DTYPES
     from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
     from vocalnet_cli.core.model.vocoder.voices import VoiceTable
-    from vocalnet_cli.core.model.voice import make_voice
+    from vocalnet_cli.core.model.voice import make_voice, makes_voices
 
     kinds = {kind: name for name, kind in DTYPES.items()}
     vocoder = CosyVoice2Vocoder.released(folder, settings.model_copy(update={"flow_dtype": settings.flow_dtype or kinds[dtype]}))
     vocoder.to(device)
     vocoder.know(VoiceTable.of(folder))
     recording = next((folder / name for name in DEFAULT_VOICE if (folder / name).is_file()), None)
+    if recording is None and vocoder.own_voice is None and makes_voices(folder):
+        recording = default_voice()
     if recording is not None:
         vocoder.own_voice = make_voice(recording, folder, device)
     return vocoder

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from vocalnet_cli.core.model.vocoder.contract import Voice
-from vocalnet_cli.core.model.voice.voice import make_voice
+from vocalnet_cli.core.model.voice.voice import make_voice, makes_voices
 
-__all__ = ["Voice", "make_voice"]
+__all__ = ["Voice", "make_voice", "makes_voices"]

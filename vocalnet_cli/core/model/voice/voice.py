@@ -19,7 +19,7 @@ from vocalnet_cli.core.audio.mel import encoder_mel, vocoder_mel
 from vocalnet_cli.core.audio.prompt import PAUSE, prepare_prompt
 from vocalnet_cli.core.audio.wav import read_question, resample
 from vocalnet_cli.core.config.places import cache_folder
-from vocalnet_cli.core.errors import AudioError, VocalnetError
+from vocalnet_cli.core.errors import AudioError, MissingWeights, VocalnetError
 from vocalnet_cli.core.model.folder import sha256_of
 from vocalnet_cli.core.model.tensor_file import write_tensors
 from vocalnet_cli.core.model.vocoder.contract import Voice
@@ -62,6 +62,14 @@ def make_voice(path: str | os.PathLike[str], folder: Path, device: torch.device 
         voice = _computed(samples, tokenizer_file, speaker_file, device)
         save_voice(voice, kept)
     return voice
+
+
+def makes_voices(folder: Path) -> bool:
+    """Whether a folder has the models that `make_voice` needs."""
+    try:
+        return all(model_file(folder, name).is_file() for name in (S3_TOKENIZER, SPEAKER_ENCODER))
+    except MissingWeights:
+        return False
 
 
 def read_voice(path: str | os.PathLike[str]) -> np.ndarray:
