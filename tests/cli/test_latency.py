@@ -254,7 +254,7 @@ def test_the_roofline_names_what_bounds_each_stage(vocalnet, monkeypatch):
         (["--set", "train.lr=1"], 2, ["train.lr", "latency.KEY=VALUE"]),
         (["--set", "latency.repeets=1"], 1, ["latency.repeets", "latency.repeats"]),
         (["--set", "latency.repeats=0"], 1, ["latency.repeats is 0"]),
-        (["--recipe", "latency-1b"], 1, ["VocalNet/VocalNet-1B", "vocalnet models pull VocalNet/VocalNet-1B", "nano/latency"]),
+        (["--recipe", "t6-1b"], 1, ["VocalNet/VocalNet-1B", "vocalnet models pull VocalNet/VocalNet-1B", "nano/latency"]),
         (["--benchmark", "nano-voise"], 2, ["nano-voise", "nano-voice"]),
         (["--dtype", "fp8"], 2, ["fp8", "bf16"]),
         (["--limit", "3", "compare", "a", "b"], 2, ["before `compare`", "vocalnet latency compare"]),

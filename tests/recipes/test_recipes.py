@@ -42,7 +42,8 @@ def test_recipe_opens_with_its_story(path):
     if loaded.recipe.latency.model is not None:
         assert f"latency --recipe {loaded.name}" in story or f"latency --recipe {path.stem}" in story
     if loaded.recipe.paper is not None:
-        assert f"Table {loaded.recipe.paper.table}" in story and loaded.recipe.paper.arxiv in story
+        table = loaded.recipe.paper.table
+        assert (table if table.startswith("Figure") else f"Table {table}") in story and loaded.recipe.paper.arxiv in story
         assert all(str(number) in story for number in loaded.recipe.paper.expect.values())
 
 
