@@ -206,13 +206,15 @@ def test_a_talker_of_a_new_kind_learns_its_answers_by_heart(corpus: Path, vocaln
         "stage": "speak",
         "model": tiny_settings(vocab, talker={"kind": "mtp-deepseek", "modules": 2}).model_dump(mode="json"),
         "init": {part: "start" for part in ("tokenizer", "encoder", "adaptor", "thinker", "vocoder")},
-        "data": {"manifest": "manifest.jsonl", "max_question_s": 2, "cache": True},
+        "data": {"manifest": "manifest.jsonl", "max_question_s": 2, "max_answer_s": 15 / 25},
         "train": {"steps": 60, "batch_size": 6, "lr": 1e-2, "log_every": 10, "save_every": 60, "eval_every": 60},
         "generation": {"max_text_tokens": 6, "max_speech_tokens": 20, "tokens_per_step": 3},
     }
     (corpus / "deepseek.yaml").write_text(json.dumps(settings))
-    told = vocalnet("train", "--recipe", "deepseek.yaml", "-o", "run", "--device", "cpu", "--json")
+    told = vocalnet("train", "--recipe", "deepseek.yaml", "-o", "run", "--device", "cpu", "--json", "--cache-frozen", "kept")
     assert told.code == 0, told.err
+    assert json.loads(told.out)["left_out"] == 3 and "5 rows" in told.err  # 16, 17 and 18 tokens long
+    assert {path.parent.name.split("-")[0] for path in (corpus / "kept").rglob("*.safetensors")} == {"heard", "read"}
     losses = [line["loss"] for line in metrics(corpus / "run") if "loss" in line]
     assert losses[0] > 2 and losses[-1] < 0.05 * losses[0], losses
     answer = vocalnet("infer", DIGITS / "3_jackson_10.wav", "--model", "run/model", "-o", "answers", "--json")
@@ -220,6 +222,28 @@ def test_a_talker_of_a_new_kind_learns_its_answers_by_heart(corpus: Path, vocaln
     assert json.loads(answer.out)["tokens"]["speech"] > 0 and (corpus / "answers/3_jackson_10.wav").is_file()
     refused = vocalnet("train", "--recipe", "deepseek.yaml", "--set", "generation.tokens_per_step=4", "-o", "other")
     assert refused.code == 1 and "at most 3 with model.talker.modules 2" in refused.err
+
+
+def test_parts_start_from_a_folder_in_the_released_layout(corpus: Path, vocalnet: Callable) -> None:
+    save_tiny(corpus / "ours")
+    assert vocalnet("models", "export", "ours", "-o", "theirs", "--dtype", "fp32").code == 0
+    vocab = json.loads((corpus / "ours" / "config.json").read_text())["model"]["thinker"]["vocab"]
+    settings = {
+        "stage": "speak",
+        "model": tiny_settings(vocab).model_dump(mode="json"),
+        "data": {"manifest": "manifest.jsonl", "max_question_s": 2},
+        "train": {"steps": 1, "batch_size": 6, "log_every": 1},
+    }
+    losses = []
+    for where in ("ours", "theirs"):
+        settings["init"] = {part: where for part in ("tokenizer", "encoder", "adaptor", "thinker", "talker")} | {"vocoder": "ours"}
+        (corpus / "speak.yaml").write_text(json.dumps(settings))
+        told = vocalnet("train", "--recipe", "speak.yaml", "-o", f"from-{where}", "--device", "cpu", "--json")
+        assert told.code == 0, told.err
+        losses.append(json.loads(told.out)["loss"])
+    assert losses[0] == losses[1]
+    wrong = vocalnet("train", "--recipe", "speak.yaml", "-o", "x", "--set", "model.adaptor.hidden=16")
+    assert wrong.code == 1 and len(wrong.err.strip().splitlines()) == 2 and "theirs" in wrong.err
 
 
 def start(path: Path, run: str, *more: str) -> subprocess.Popen:
@@ -365,6 +389,45 @@ def test_a_folder_with_a_run_is_not_overwritten(corpus: Path, vocalnet: Callable
     assert vocalnet("train", "--recipe", path, "-o", "run").code == 0
     again = vocalnet("train", "--recipe", path, "-o", "run")
     assert again.code == 1 and "--resume" in again.err
+
+
+def test_shared_weights_learn_what_whole_copies_learn(corpus: Path) -> None:
+    """FSDP2 and DDP, two processes each: the same losses and the same talker."""
+    vocab = json.loads((save_tiny(corpus / "start") / "config.json").read_text())["model"]["thinker"]["vocab"]
+    rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()][:4]
+    lines = [json.dumps({**row, "speech_tokens": [(5 * n + place) % 16 for place in range(9)]}) for n, row in enumerate(rows)]
+    (corpus / "manifest.jsonl").write_text("\n".join(lines))
+    settings = {
+        "stage": "speak",
+        "model": tiny_settings(vocab).model_dump(mode="json"),
+        "init": {part: "start" for part in ("tokenizer", "thinker", "talker", "vocoder")},
+        "data": {"manifest": "manifest.jsonl", "questions": "written"},
+        "train": {"steps": 2, "batch_size": 2, "log_every": 1, "lr": 0.01, "warmup": 0.0},
+    }
+    (corpus / "speak.yaml").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vocalnet_cli", "train"]
+    for strategy in ("ddp", "fsdp"):
+        done = subprocess.run(
+            [*command, "--recipe", "speak.yaml", "-o", strategy, "--device", "cpu", "--set", f"distributed.strategy={strategy}"],
+            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    losses = {name: [line["loss"] for line in metrics(corpus / name) if "loss" in line] for name in ("ddp", "fsdp")}
+    assert len(losses["ddp"]) == 2 and losses["fsdp"] == pytest.approx(losses["ddp"], rel=1e-3)
+    whole, shared = parts("ddp")["talker"], parts("fsdp")["talker"]
+    for key, tensor in whole.items():
+        torch.testing.assert_close(shared[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_dry_run_of_several_processes_is_told_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vocalnet_cli", "train"]
+    done = subprocess.run(
+        [*command, "--recipe", "nano/mtp5", "--dry-run", "--json"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert told["trainable"] > 0 and told["tokens_per_step"] > 0 and not list(tmp_path.iterdir())
 
 
 def test_dry_run_counts_without_weights(vocalnet: Callable) -> None:

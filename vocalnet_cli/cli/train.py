@@ -11,6 +11,9 @@ import typer
 from vocalnet_cli.cli.options import DeviceOpt, DryRunOpt, JsonOpt, OutputOpt, QuietOpt, RecipeOpt, ResumeOpt, SeedOpt, SetOpt
 
 OverfitOpt = Annotated[int | None, typer.Option("--overfit", metavar="N", min=1, help="Only check that N rows can be learned by heart.")]
+CacheOpt = Annotated[
+    Path | None, typer.Option("--cache-frozen", metavar="DIR", help="Compute what frozen parts say once, and keep it here (data.cache).")
+]
 LogToOpt = Annotated[str | None, typer.Option("--log-to", metavar="TRACKER", help="Tell a tracker too: tensorboard, trackio or wandb.")]
 
 
@@ -23,6 +26,7 @@ def train(
     resume: ResumeOpt = False,
     dry_run: DryRunOpt = False,
     overfit: OverfitOpt = None,
+    cache_frozen: CacheOpt = None,
     log_to: LogToOpt = None,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -33,11 +37,12 @@ def train(
     Examples:
       vocalnet train --recipe nano/lm
       vocalnet train --recipe mtp5 --dry-run --json
+      vocalnet train --recipe mtp5 --cache-frozen /fast/cache
       vocalnet train --recipe nano/mtp5 --overfit 4
     """
     from vocalnet_cli.core.config.load import load_recipe
 
-    extra = [] if seed is None else [f"train.seed={seed}"]
+    extra = [*([] if seed is None else [f"train.seed={seed}"]), *([] if cache_frozen is None else ["data.cache=true"])]
     loaded = load_recipe(recipe, [*(overrides or []), *extra])
     from vocalnet_cli.core.model.device import pick_device
     from vocalnet_cli.core.training.estimate import dry_run as plan
@@ -49,9 +54,9 @@ def train(
     elif overfit is not None:
         from vocalnet_cli.core.training.overfit import overfit as learn_by_heart
 
-        result = learn_by_heart(loaded, overfit, chosen, quiet)
+        result = learn_by_heart(loaded, overfit, chosen, quiet, cache_frozen)
     else:
-        result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet, log_to)
+        result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet, log_to, cache_frozen)
     _show(result, as_json)
 
 

@@ -178,7 +178,8 @@ class DataSettings(Settings):
     balance: bool | dict[str, PositiveInt] = False
     """Draw every kind of question (`meta.kind`) equally often; a mapping draws each kind it names that many times as often."""
     cache: bool = False
-    """Compute once and keep on disk what does not change from draw to draw, log-mels or the outputs of frozen parts (small corpora)."""
+    """Compute once and keep on disk what does not change from draw to draw: log-mels, the encoder's states, in `speak` the thinker's.
+    `--cache-frozen DIR` says where, and sets this."""
     augment: AugmentSettings = AugmentSettings(time_masks=0, frequency_masks=0)
     """Changes made to a question each time it is drawn."""
 

@@ -19,7 +19,7 @@ from vocalnet_cli.core.training.stage_plan import parts_to_train
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, Stage
 
 
-def overfit(loaded: LoadedRecipe, rows: int, device: str, quiet: bool) -> dict[str, Any]:
+def overfit(loaded: LoadedRecipe, rows: int, device: str, quiet: bool, cache: Path | None = None) -> dict[str, Any]:
     """Train on the first `rows` rows alone, at a constant rate, and keep nothing: `{"recipe", "rows", "steps", "loss", "wanted"}`.
 
     The loss is the mean over the rows, each by itself and without dropout. Raises VocalnetError, naming the rows that are worst, if it
@@ -40,7 +40,7 @@ def overfit(loaded: LoadedRecipe, rows: int, device: str, quiet: bool) -> dict[s
         "save_every": settings.overfit_steps,
     }
     recipe = recipe.model_copy(update={"train": settings.model_copy(update=changes)})
-    stage = prepared(recipe, locate_all(recipe, loaded.name), parts_to_train(loaded))
+    stage = prepared(recipe, locate_all(recipe, loaded.name), parts_to_train(loaded), cache)
     stage.load_examples()
     stage.examples, stage.dev_examples, stage.kinds = stage.examples[:rows], [], None
     with tempfile.TemporaryDirectory(prefix="vocalnet-overfit-") as name:

@@ -31,16 +31,24 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 def run_training(
-    loaded: LoadedRecipe, output: Path | None, device: str, resume: bool, quiet: bool, log_to: str | None = None
+    loaded: LoadedRecipe,
+    output: Path | None,
+    device: str,
+    resume: bool,
+    quiet: bool,
+    log_to: str | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """Train a recipe's stage into `output` (default runs/RECIPE): checkpoints/, metrics.jsonl, recipe.yaml, origin.json, model/.
 
     Raises VocalnetError for a recipe without stage, missing weights, or a folder that already holds a run; Interrupted
     after SIGINT or SIGTERM, with the state saved. In a run of several processes the first one alone writes, and tells. `log_to` names
-    a tracker (tensorboard, trackio, wandb) that is told the same numbers as metrics.jsonl.
+    a tracker (tensorboard, trackio, wandb) that is told the same numbers as metrics.jsonl. Outputs of frozen parts, if the recipe keeps
+    them (`data.cache`), lie in `cache` (default `cache_folder()`).
     """
     check_tracker(log_to)
     recipe = loaded.recipe
+    check_optimizer(recipe.train.optimizer)
     folder = output or run_folder(loaded.name)
     parts = parts_to_train(loaded)
     _refuse_other_run(folder, resume)
@@ -51,7 +59,7 @@ def run_training(
         (folder / "origin.json").write_text(json.dumps(origin(recipe.train.seed, device), indent=1) + "\n")
     transformers.logging.set_verbosity_error()
     set_seed(recipe.train.seed)
-    stage = prepared(recipe, folders, parts)
+    stage = prepared(recipe, folders, parts, cache)
     stage.device = device
     with main_first(device):
         stage.load_examples()
@@ -74,7 +82,7 @@ def run_training(
     return {"recipe": loaded.name, "steps": step, "loss": loss, "left_out": stage.left_out, "model": str(folder / "model")}
 
 
-def prepared(recipe: Recipe, folders: dict[str, Path], parts: tuple[str, ...]) -> Stage:
+def prepared(recipe: Recipe, folders: dict[str, Path], parts: tuple[str, ...], cache: Path | None = None) -> Stage:
     """The recipe's stage with the weights it starts from, all frozen but `parts`."""
     built = STAGES[str(recipe.stage)].builds
     model = build_model(recipe.model, built)
@@ -82,7 +90,7 @@ def prepared(recipe: Recipe, folders: dict[str, Path], parts: tuple[str, ...]) -
     for name in set(halved(recipe.train.frozen_dtype, parts)) & set(built):
         for parameter in getattr(model, name).parameters():  # LoRA's factors are added later, in single precision
             parameter.data = parameter.data.bfloat16()
-    stage: Stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
+    stage: Stage = stage_class(str(recipe.stage))(recipe, model, cache or cache_folder(), parts)
     return stage
 
 
@@ -104,6 +112,12 @@ def check_tracker(name: str | None) -> None:
         raise UsageError(f"--log-to {name}: no such tracker", f"There are {', '.join(TRACKERS)}.")
     if importlib.util.find_spec(name) is None:
         raise VocalnetError(f"--log-to {name}: it is not installed", f"pip install {name}")
+
+
+def check_optimizer(name: str) -> None:
+    """Raise VocalnetError for an optimiser whose package is not installed."""
+    if name == "adamw-8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise VocalnetError(f"train.optimizer is {name}: bitsandbytes is not installed", "pip install bitsandbytes, or say adamw.")
 
 
 def _refuse_other_run(folder: Path, resume: bool) -> None:

@@ -9,16 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
+from vocalnet_cli.core.data.feature_cache import Kept, cached_rows, fingerprint
 from vocalnet_cli.core.errors import RecipeError
 from vocalnet_cli.core.model.talker.contract import Lengths
 from vocalnet_cli.core.model.talker.mdm import IGNORE, MdmTalker
 from vocalnet_cli.core.model.talker.mdm_distill import distillation_loss, keep, reveal
 from vocalnet_cli.core.training.stages.speak import SpeakStage
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, batches, pad
-
-_FILE_ROWS = 512
-"""Rows whose targets are kept in one file: a killed computation goes on after the last whole one."""
 
 
 class DistillStage(SpeakStage):
@@ -50,32 +47,30 @@ class DistillStage(SpeakStage):
 
     # --- targets that are computed once ----------------------------------------------------------------------------------
 
-    def _keep_targets(self) -> list[list[Tensor]]:
+    def _keep_targets(self) -> list[list[Kept]]:
         """What `keep` makes of the teacher's targets of each row under each of its masks."""
         s, masks = self.recipe.distill, self.recipe.distill.cached_masks
         told = [s.passes, s.temperature, s.cached_codes, masks, self.recipe.train.seed, self.recipe.model.talker.model_dump()]
-        base = fingerprint(self.teacher, self.model.thinker, self.manifest, self.recipe.data.questions, told)
-        kept: list[list[Tensor]] = []
-        for start in range(0, len(self.examples), _FILE_ROWS):
-            numbers = range(start, min(start + _FILE_ROWS, len(self.examples)))
-            key = "targets-" + fingerprint(base, [self.ids[number] for number in numbers], start)
-            rows = cached_rows(self.cache, key, len(numbers) * masks, lambda numbers=numbers: self._targets(numbers))  # type: ignore[misc]
-            kept += [list(rows[at : at + masks]) for at in range(0, len(rows), masks)]
-        return kept
+        key = "targets-" + fingerprint(self.teacher, self.model.thinker, self.manifest, self.recipe.data.questions, told, self.ids)
+        kept = cached_rows(self.cache, key, len(self.ids) * masks, self._targets).kept()
+        return [kept[at : at + masks] for at in range(0, len(kept), masks)]
 
     @torch.no_grad()
-    def _targets(self, numbers: range) -> Iterator[Tensor]:
-        s = self.recipe.distill
+    def _targets(self, start: int) -> Iterator[Tensor]:
+        """Those from a number on, row by row and mask by mask, in the same batches whatever the number is."""
+        s, size = self.recipe.distill, self.recipe.train.batch_size
         teacher = self.teacher.to(self.device)
-        wanted = [(number, mask) for number in numbers for mask in range(s.cached_masks)]
-        for group in batches(wanted, self.recipe.train.batch_size):
+        wanted = [divmod(number, s.cached_masks) for number in range(start - start % size, len(self.ids) * s.cached_masks)]
+        skipped = start % size
+        for group in batches(wanted, size):
             batch = super().collate([(self.examples[number][:3], 0) for number, _ in group])
             batch["draws"] = torch.tensor([self._mask_draw(number, mask) for number, mask in group])
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
             lengths = self._lengths(*(batch[name] for name in ("speech", "streaming", "answers", "draws")))
             masked = teacher.hide(batch["speech"], lengths)
             found = keep(reveal(teacher, batch["states"], masked, lengths.text, s.passes), s.temperature, s.cached_codes)
-            yield from found.cpu().split((masked.targets != IGNORE).sum(1).tolist())
+            yield from found.cpu().split((masked.targets != IGNORE).sum(1).tolist())[skipped:]
+            skipped = 0
 
     def _mask_draw(self, number: int, mask: int) -> int:
         return 1 + number * self.recipe.distill.cached_masks + mask + (self.recipe.train.seed << 32)
@@ -86,7 +81,7 @@ class DistillStage(SpeakStage):
             return batch
         masks = [draw % self.recipe.distill.cached_masks for _, draw in draws]
         batch["draws"] = torch.tensor([self._mask_draw(example[3], mask) for (example, _), mask in zip(draws, masks, strict=True)])
-        return {**batch, "kept": pad([example[4][mask] for (example, _), mask in zip(draws, masks, strict=True)], -1)}
+        return {**batch, "kept": pad([example[4][mask].read() for (example, _), mask in zip(draws, masks, strict=True)], -1)}
 
     # --- loss ------------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import audio_seconds, read_audio
 from vocalnet_cli.core.data.augment import augment
-from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
+from vocalnet_cli.core.data.feature_cache import CachedRows, Kept, cached_rows, fingerprint
 from vocalnet_cli.core.data.record import HistoryTurn, Record, earlier_turns
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.encoder import encoder_frames
@@ -27,12 +27,12 @@ HEARD = -1
 
 
 class Sound(NamedTuple):
-    """A recording's log-mel [F, bins], kept because what is made of it changes from draw to draw."""
+    """A recording kept as its log-mel [F, bins], because what is made of that changes from draw to draw."""
 
-    mel: Tensor
+    mel: Kept
 
 
-Recording = Tensor | Sound | Path
+Recording = Kept | Sound | Path
 """A recording as the frozen encoder's states [T, hidden] or its log-mel (cached), or the file it is read from when drawn."""
 
 
@@ -134,7 +134,7 @@ class HeardStage(Stage):
     def _length(self, record: Record, ids: Tensor, heard: tuple[Recording, ...]) -> int:
         if self.written:
             return len(ids)
-        known = [len(sound.mel) if isinstance(sound, Sound) else len(sound) for sound in heard if not isinstance(sound, Path)]
+        known = [(sound.mel if isinstance(sound, Sound) else sound).length for sound in heard if not isinstance(sound, Path)]
         return sum(known) if known else len(self.answer(record))
 
     def _recordings(self, names: list[str]) -> dict[str, Recording]:
@@ -143,16 +143,17 @@ class HeardStage(Stage):
         if not names or not self.recipe.data.cache:
             rows = [self.root / name for name in names]
         elif not self.keeps_states:
-            rows = [Sound(mel) for mel in self.mels(names)]
+            rows = [Sound(mel) for mel in self.mels(names).kept()]
         else:
             key = "heard-" + fingerprint(self.model.encoder, self.recipe.model.encoder.model_dump(), self._stamps(names))
-            rows = cached_rows(self.cache, key, len(names), lambda: self._encode(names))
+            rows = cached_rows(self.cache, key, len(names), lambda start: self._encode(names[start:])).kept()
         return dict(zip(names, rows, strict=True))
 
-    def mels(self, names: list[str]) -> Sequence[Tensor]:
+    def mels(self, names: list[str]) -> CachedRows:
         """Unchanged log-mel [F, bins] of each recording, computed once."""
         key = "mel-" + fingerprint(self.recipe.model.encoder.mel_bins, self.model.shortest_samples, self._stamps(names))
-        return cached_rows(self.cache, key, len(names), lambda: (self._log_mel(self.root / name) for name in names))
+        wavs = [self.root / name for name in names]
+        return cached_rows(self.cache, key, len(names), lambda start: map(self._log_mel, wavs[start:]))
 
     def _stamps(self, names: list[str]) -> list[tuple[str, int]]:
         return [(name, (self.root / name).stat().st_size) for name in names]
@@ -184,7 +185,7 @@ class HeardStage(Stage):
         [N, F, bins] (no states cached) and `heard_lengths` [N]; without sounds the prompts alone."""
         prompts = pad([source.ids for source in sources], IGNORE)
         rows = [
-            sound if isinstance(sound, Tensor) else self._mel(sound, draw, before)
+            sound.read() if isinstance(sound, Kept) else self._mel(sound, draw, before)
             for source, draw in zip(sources, draws, strict=True)
             for before, sound in zip(reversed(range(len(source.sounds))), source.sounds, strict=True)
         ]
@@ -192,7 +193,7 @@ class HeardStage(Stage):
 
     def _mel(self, source: Sound | Path, draw: int, before: int) -> Tensor:
         """Log-mel [F, bins] of a recording, changed as `data.augment` says unless it is a dev row."""
-        mel = source.mel if isinstance(source, Sound) else self._log_mel(source)
+        mel = source.mel.read() if isinstance(source, Sound) else self._log_mel(source)
         return self.changed(mel.T.float(), draw, before).T
 
     def _log_mel(self, path: Path) -> Tensor:

@@ -49,8 +49,8 @@ class HiftStage(ClipStage):
             start_pitch(self.vocoder.hift, torch.cat([hz for _, hz in self.examples]).float())
 
     def _pitches(self, clips: Sequence[Clip]) -> Sequence[Tensor]:
-        def made() -> Iterator[Tensor]:
-            for clip in clips:
+        def made(start: int) -> Iterator[Tensor]:
+            for clip in clips[start:]:
                 yield pitch(whole_tokens(clip.path))
 
         return cached_rows(self.cache, "pitch-" + fingerprint([clip.stamp for clip in clips]), len(clips), made)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vocalnet_cli.core.audio.wav import read_audio
-from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
+from vocalnet_cli.core.data.feature_cache import Kept, cached_rows, fingerprint
 from vocalnet_cli.core.data.manifest import check_one_tokenizer, tokens_of, told
 from vocalnet_cli.core.data.prep.corpora import BadRow
 from vocalnet_cli.core.data.record import Record
@@ -25,7 +25,7 @@ from vocalnet_cli.core.training.stages.heard import HEAR_AT_ONCE, HeardStage, So
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, IGNORE, batches, kinds_of, pad, text_loss
 from vocalnet_cli.core.units import ANSWER_HZ, SPEECH_TOKEN_HZ
 
-Example = tuple[Source | Tensor, Tensor, Tensor]
+Example = tuple[Source | Kept, Tensor, Tensor]
 """Cached thinker states [n + 1, H] (or what they are computed from), answer ids [n + 1], speech tokens [S]."""
 
 
@@ -52,26 +52,38 @@ class SpeakStage(HeardStage):
         if isinstance(self.model.talker, MdmTalker) and self.device.startswith("cuda"):
             self.model.talker.attention = self.recipe.train.attention
         train, dev = self.rows()
-        self.ids = [r.id for r in train]
-        self.examples = self._examples(train)
-        self.dev_examples = self._examples(dev)
-        if not self.examples:
-            raise VocalnetError(f"{self.manifest}: no row has a spoken answer", "Add answer.audio or speech_tokens to the manifest.")
-        self.kinds = kinds_of(train, self.recipe.data.balance)
+        spoken = self._short_answers(train)
+        if not spoken:
+            raise VocalnetError(
+                f"{self.manifest}: no row has a spoken answer of at most {self.recipe.data.max_answer_s:g} s",
+                "Add answer.audio or speech_tokens to the manifest, or raise data.max_answer_s.",
+            )
+        self.ids = [record.id for record, _ in spoken]
+        self.examples = self._examples(spoken)
+        self.dev_examples = self._examples(self._short_answers(dev))
+        self.kinds = kinds_of([record for record, _ in spoken], self.recipe.data.balance)
 
-    def _examples(self, records: list[Record]) -> list[Example]:
-        ids, tokens, heard = self.answer_ids(records), self._speech(records), self.sources(records)
+    def _short_answers(self, records: list[Record]) -> list[tuple[Record, Tensor]]:
+        """Rows with their speech tokens, but those longer than the recipe allows: an answer that is cut never learns to end."""
+        limit = self.recipe.data.max_answer_s * SPEECH_TOKEN_HZ
+        kept = [(record, tokens) for record, tokens in zip(records, self._speech(records), strict=True) if len(tokens) <= limit]
+        self.left_out += len(records) - len(kept)
+        return kept
+
+    def _examples(self, spoken: list[tuple[Record, Tensor]]) -> list[Example]:
+        records, tokens = [record for record, _ in spoken], [tokens for _, tokens in spoken]
+        ids, heard = self.answer_ids(records), self.sources(records)
         if not self.states_cached:
             return list(zip(heard, ids, tokens, strict=True))
         parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
         before = [self.recipe.data.history] if any(map(self.turns, records)) else []
         key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest, *before)
-        states = cached_rows(self.cache, key, len(records), lambda: self._read(heard, ids))
-        return list(zip(states, ids, tokens, strict=True))
+        states = cached_rows(self.cache, key, len(records), lambda start: self._read(heard, ids, start))
+        return list(zip(states.kept(), ids, tokens, strict=True))
 
-    def _read(self, heard: Sequence[Source], ids: list[Tensor]) -> Iterator[Tensor]:
-        pairs = list(zip(heard, ids, strict=True))
-        for group in batches(pairs, HEAR_AT_ONCE):
+    def _read(self, heard: Sequence[Source], ids: list[Tensor], start: int) -> Iterator[Tensor]:
+        for rows in batches(range(start, len(ids)), HEAR_AT_ONCE):
+            group = [(heard[row], ids[row]) for row in rows]
             heard_now = self.collate_heard([source for source, _ in group], [DEV_DRAW] * len(group))
             batch = {**heard_now, "answers": pad([answer for _, answer in group], IGNORE)}
             states = self._talker_rows(*self._read_answers(**batch))
@@ -119,7 +131,7 @@ class SpeakStage(HeardStage):
                 f"{self.manifest}: row {record.id} has a speech token outside 0..{codes - 1}",
                 "Use the speech tokenizer the recipe names (talker.codes).",
             )
-        return tokens[: round(self.recipe.data.max_answer_s * SPEECH_TOKEN_HZ)]
+        return tokens
 
     def _given(self, record: Record) -> Tensor:
         try:
@@ -149,8 +161,9 @@ class SpeakStage(HeardStage):
             "answers": pad([example[1] for example, _ in draws], IGNORE),
             "draws": torch.tensor([draw + 1 for _, draw in draws]) + (self.recipe.train.seed << 32),
         }
-        if self.states_cached:
-            return {**batch, "states": pad([example[0].float() for example, _ in draws if isinstance(example[0], Tensor)])}
+        kept = [example[0] for example, _ in draws if isinstance(example[0], Kept)]
+        if kept:
+            return {**batch, "states": pad([row.read().float() for row in kept])}
         sources = [example[0] for example, _ in draws if isinstance(example[0], Source)]
         return {**batch, **self.collate_heard(sources, [draw for _, draw in draws])}
 

@@ -47,8 +47,8 @@ class LearnedSpeakers(nn.Module):
         """Speech tokens int64 [T] of each recording; of a parallel one those of the voice it follows, at this one's moments."""
         tokenizer = self._tokenizer[0]
 
-        def made() -> Iterator[Tensor]:
-            for clip in clips:
+        def made(start: int) -> Iterator[Tensor]:
+            for clip in clips[start:]:
                 yield tokenizer.encode(read_audio(clip.path, ANSWER_HZ)) if clip.parallel is None else followed(clip, tokenizer)
 
         return cached_rows(cache, "tokens-" + fingerprint(tokenizer, [clip.stamp for clip in clips]), len(clips), made)
@@ -90,9 +90,9 @@ class ReleasedSpeakers(nn.Module):
     def _vector(self, clips: Sequence[Clip], cache: Path) -> Tensor:
         path = model_file(self._folder, SPEAKER_ENCODER)
 
-        def made() -> Iterator[Tensor]:
+        def made(start: int) -> Iterator[Tensor]:
             encoder = load_speaker_encoder(path, self._device)
-            for clip in clips:
+            for clip in clips[start:]:
                 yield speaker_vector(encoder, read_audio(clip.path, QUESTION_HZ))[None]
 
         key = "speaker-" + fingerprint(sha256_of([path]), [clip.stamp for clip in clips])
@@ -102,9 +102,9 @@ class ReleasedSpeakers(nn.Module):
         """Speech tokens int64 [T] of each recording."""
         path = model_file(self._folder, S3_TOKENIZER)
 
-        def made() -> Iterator[Tensor]:
+        def made(start: int) -> Iterator[Tensor]:
             tokenizer = load_s3_tokenizer(path, self._device)
-            for some in batches(clips, _AT_ONCE):
+            for some in batches(clips[start:], _AT_ONCE):
                 yield from s3_tokens(tokenizer, [read_audio(clip.path, QUESTION_HZ) for clip in some])
 
         return cached_rows(cache, "s3-" + fingerprint(sha256_of([path]), [clip.stamp for clip in clips]), len(clips), made)
