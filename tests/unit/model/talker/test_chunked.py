@@ -75,7 +75,6 @@ def test_no_tensor_is_as_large_as_the_logits(monkeypatch):
     speech, lengths = batch()
     logits = talker.targets(speech, lengths).numel() * (SIZES["codes"] + 4)
     monkeypatch.setattr(chunked, "SCORES_AT_ONCE", 4 * talker_width("mtp-parallel-linear"))
-    monkeypatch.setattr(chunked, "FIRST_ROWS", 4)
     with Largest() as seen:
         talker.loss(text(batch=3), speech, lengths).total.backward()
     assert seen.elements < logits / 1.5

@@ -14,11 +14,12 @@ from vocalnet_cli.core.config.talker_schema import TalkerSettings
 from vocalnet_cli.core.model.cache import GrowingCache
 from vocalnet_cli.core.model.compat import RULES
 from vocalnet_cli.core.model.talker import decoding, masks, official_decoding
-from vocalnet_cli.core.model.talker.backbone import LayerStack, init_weights, norm, rotary_table
+from vocalnet_cli.core.model.talker.backbone import LayerStack, added, init_weights, norm, rotary_table, side_by_side
 from vocalnet_cli.core.model.talker.chunked import chunked_cross_entropy
 from vocalnet_cli.core.model.talker.contract import Lengths, SpeechSampling, Talker, TalkerLoss, TalkerState
 from vocalnet_cli.core.model.talker.losses import decayed, head_targets
 from vocalnet_cli.core.model.talker.official_decoding import OfficialState
+from vocalnet_cli.core.model.talker.side_by_side import SideBySide
 
 
 class AutoregressiveTalker(Talker):
@@ -135,17 +136,35 @@ class AutoregressiveTalker(Talker):
 
         Modules read the whole chain: text rows pass through every module too.
         """
-        states, rotary, seen = self._layout(hidden, speech, lengths)
+        states, rotary, masks = self._layout(hidden, speech, lengths)
         spoken, text = self.spoken(speech, lengths), hidden.shape[1] + 1
-        for depth, mask in enumerate(seen):
+        together = side_by_side(states)
+        there = self._there(lengths, text, states.shape[1] - text)
+        if together:
+            places = there.flatten().nonzero()[:, 0]
+            shape, states = states.shape, states.flatten(0, 1).index_select(0, places)
+        seen: dict[int, Any] = {}
+        for depth, mask in enumerate(masks):
+            if id(mask) not in seen:  # one for all stacks, or one each
+                kind = states.dtype
+                seen = {id(mask): SideBySide.packed(mask, rotary, there, self.settings.heads) if together else added(mask, kind)}
             if depth:
                 following = pad(head_targets(spoken, depth - 1, 1, self.pad), (text, 0), value=self.pad)
-                states = self.join(depth, states, following)
-            states = self.stack(depth)(states, rotary, mask)
-            yield states[:, text:]
+                states = self.join(depth, states, following.flatten()[places] if together else following)
+            if together:
+                states = self.stack(depth).run(states, seen[id(mask)])
+                yield states.new_zeros(shape).flatten(0, 1).index_copy(0, places, states).view(shape)[:, text:]
+            else:
+                states = self.stack(depth)(states, rotary, seen[id(mask)])
+                yield states[:, text:]
+
+    def _there(self, lengths: Lengths, text: int, speech: int) -> Tensor:
+        """Which of `text` and `speech` columns hold something: bool [B, text + speech]."""
+        rows = torch.arange(text, device=lengths.text.device), torch.arange(speech, device=lengths.text.device)
+        return torch.cat([rows[0] <= lengths.text[:, None], rows[1] <= (lengths.speech // self.group)[:, None]], dim=1)
 
     def _layout(self, hidden: Tensor, speech: Tensor, lengths: Lengths) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tensor]]:
-        """The decoder's input [B, N, H], its rotary table, and one mask [B, 1, N, N] for the decoder and each module."""
+        """The decoder's input [B, N, H], its rotary table, and the bool mask [B, 1, N, N] of the decoder and of each module."""
         groups = speech.shape[1] // self.group  # a group that holds the end is predicted, never read
         columns = (hidden.shape[1] + 1, groups + 1)
         numbers = masks.row_numbers(*columns, device=hidden.device, group=self.group)

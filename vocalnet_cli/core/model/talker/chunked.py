@@ -12,12 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 SCORES_AT_ONCE = 2**22
 """Scores a chunk holds, 16 MB in single precision."""
-FIRST_ROWS = 256
-"""States of the first chunk, which tells how many scores a state has."""
 
 
 def chunked_cross_entropy(
@@ -28,12 +25,10 @@ def chunked_cross_entropy(
     `predict` scores states [n, H] as [n, m, V] by the weights of `modules` alone, each row by itself; `targets` long [N, m] of states
     [N, H] are ignored where they are `padding`; `scale` [m] weighs each head's sum.
     """
-    if states.device.type == "cpu":
-        # Elsewhere asking which rows have a target would wait for the device.
-        rows = (targets != padding).any(1).nonzero()[:, 0]
-        states, targets = states[rows], targets[rows]
+    # Elsewhere asking which rows have a target would wait for the device.
+    rows = (targets != padding).any(1).nonzero()[:, 0] if states.device.type == "cpu" else None
     weights = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    total, sums = _Chunked.apply(states, targets, scale, predict, padding, *dict.fromkeys(weights))
+    total, sums = _Chunked.apply(states, targets, rows, scale, predict, padding, *dict.fromkeys(weights))
     return total, sums
 
 
@@ -42,27 +37,28 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, targets: Tensor, scale: Tensor, predict: Any, padding: int, *weights: Tensor
+        ctx: Any, states: Tensor, targets: Tensor, rows: Tensor | None, scale: Tensor, predict: Any, padding: int, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         learns = any(ctx.needs_input_grad)
         sums = torch.zeros_like(scale)
         of_states = torch.zeros_like(states) if learns else None
         of_weights = [torch.zeros_like(weight) for weight in weights] if learns else []
-        size, start = FIRST_ROWS, 0
-        while start < len(states):
-            part = states[start : start + size].detach().requires_grad_(learns)
+        start, count = 0, len(states) if rows is None else len(rows)
+        size = max(1, SCORES_AT_ONCE // (targets.shape[1] * max((len(weight) for weight in weights), default=2**13)))
+        while start < count:
+            here = slice(start, start + size) if rows is None else rows[start : start + size]
+            part = states[here].detach().requires_grad_(learns)
             with torch.set_grad_enabled(learns), _uncached_autocast(states.device.type):
                 scores = predict(part)
-                sums_here = _sums(scores, targets[start : start + size], padding)
-                weighted = (sums_here * scale).sum()
+            sums_here, of_scores = _cross_entropy(scores.detach(), targets[here], scale, padding, learns)
             if of_states is not None:
-                found = torch.autograd.grad(weighted, [part, *weights])
-                of_states[start : start + size] = found[0]
+                found = torch.autograd.grad(scores, [part, *weights], of_scores)
+                of_states[here] = found[0]
                 for whole, more in zip(of_weights, found[1:], strict=True):
                     whole += more
-            sums += sums_here.detach()
-            start, size = start + len(part), max(1, SCORES_AT_ONCE // scores[0].numel())
-            del scores
+            sums += sums_here
+            start += size
+            del scores, of_scores
         if of_states is not None:
             ctx.save_for_backward(of_states, *of_weights)
         ctx.mark_non_differentiable(sums)
@@ -71,13 +67,23 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         of_states, *of_weights = ctx.saved_tensors
-        return of_states * outer[0].to(of_states.dtype), None, None, None, None, *(one * outer[0].to(one.dtype) for one in of_weights)
+        return of_states * outer[0].to(of_states.dtype), None, None, None, None, None, *(one * outer[0].to(one.dtype) for one in of_weights)
 
 
-def _sums(scores: Tensor, targets: Tensor, padding: int) -> Tensor:
-    """Cross-entropy in single precision of scores [n, m, V], summed over rows: [m]."""
-    each = cross_entropy(scores.float().flatten(0, 1), targets.flatten(), ignore_index=padding, reduction="none")
-    return each.unflatten(0, targets.shape).sum(0)
+def _cross_entropy(scores: Tensor, targets: Tensor, scale: Tensor, padding: int, learns: bool) -> tuple[Tensor, Tensor | None]:
+    """Cross-entropies, in single precision, of scores [n, m, V], summed over rows [m]; the gradient of their sum weighed by `scale`."""
+    counted = targets != padding
+    wanted = targets.where(counted, 0)[..., None]
+    exact = scores.float()
+    likely = exact.softmax(-1)
+    # The logarithm of the sum of exponentials, by way of the likeliest, whose probability is never 0.
+    total = exact.amax(-1) - likely.amax(-1).log()
+    each = (total - exact.gather(-1, wanted)[..., 0]) * counted
+    if not learns:
+        return each.sum(0), None
+    weights = (scale * counted)[..., None]
+    found = likely.mul_(weights).scatter_add_(-1, wanted, -weights)
+    return each.sum(0), found.to(scores.dtype)
 
 
 def _uncached_autocast(device: str) -> Any:
