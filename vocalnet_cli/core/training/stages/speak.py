@@ -114,17 +114,33 @@ class SpeakStage(HeardStage):
     def _speech(self, records: list[Record]) -> list[Tensor]:
         """Speech tokens of each row: given in the manifest, or made from the answer's recording (each file once)."""
         check_one_tokenizer(self.manifest, records)
-        made: dict[str, Tensor] = {}
+        names = list(dict.fromkeys(str(r.answer.audio) for r in records if r.speech_tokens is None))
+        made = dict(zip(names, self._tokenized(names), strict=True))
         return [self._speech_of(record, made) for record in records]
+
+    def _tokenized(self, names: list[str]) -> Sequence[Tensor]:
+        """Speech tokens of recordings; kept on disk where the recipe keeps what does not change."""
+        if not names:
+            return []
+        if self.model.vocoder is None:
+            raise VocalnetError(
+                f"{self.manifest}: rows have no speech_tokens and the recipe has no speech tokenizer",
+                "Make the tokens first: `vocalnet prep tokens`, or name a vocoder in `model` and `init`.",
+            )
+        tokenizer = self.model.vocoder.tokenizer
+
+        def tokens(start: int) -> Iterator[Tensor]:
+            return (tokenizer.encode(read_audio(self.root / name, ANSWER_HZ)).cpu() for name in names[start:])
+
+        if not self.recipe.data.cache:
+            return list(tokens(0))
+        return cached_rows(self.cache, "tokens-" + fingerprint(tokenizer, self._stamps(names)), len(names), tokens)
 
     def _speech_of(self, record: Record, made: dict[str, Tensor]) -> Tensor:
         if record.speech_tokens is not None:
             tokens = self._given(record)
         else:
-            name = str(record.answer.audio)
-            if name not in made:
-                made[name] = self._tokenize(name)
-            tokens = made[name]
+            tokens = made[str(record.answer.audio)]
         codes = self.recipe.model.talker.codes
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
             raise VocalnetError(
@@ -139,14 +155,6 @@ class SpeakStage(HeardStage):
         except BadRow as bad:
             hint = f"`vocalnet prep validate {self.manifest}` lists every bad row"
             raise VocalnetError(f"{self.manifest}: row {record.id}: {told(bad)}", hint) from bad
-
-    def _tokenize(self, name: str) -> Tensor:
-        if self.model.vocoder is None:
-            raise VocalnetError(
-                f"{self.manifest}: rows have no speech_tokens and the recipe has no speech tokenizer",
-                "Make the tokens first: `vocalnet prep tokens`, or name a vocoder in `model` and `init`.",
-            )
-        return self.model.vocoder.tokenizer.encode(read_audio(self.root / name, ANSWER_HZ))
 
     def length(self, example: Example) -> int:
         return len(example[2])
