@@ -45,7 +45,7 @@ def tokens(
     from vocalnet_cli.core.data.prep.tokens import Tokens
     from vocalnet_cli.core.model.device import pick_device
 
-    where = str(pick_device(device))
+    where = device if device == "cpu" else str(pick_device(device))  # which takes torch, a second, that only workers need
     step = Tokens(tokenizer, where, batch_size, collapse_repeats, replace, str(root) if root else None)
     run(
         step,

@@ -33,11 +33,12 @@ _HELD_S = 900.0
 def find_tokenizer(name: str) -> tuple[str, Path]:
     """(kind, file) of a speech tokenizer: `nano`, a file, a folder of CosyVoice2-0.5B, or its hub id. Raises MissingWeights."""
     from vocalnet_cli.core.config.places import nano_folder
-    from vocalnet_cli.core.model import hub
-    from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, model_file
 
     if name == NANO:
         return "nano", nano_folder()
+    from vocalnet_cli.core.model import hub
+    from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, model_file  # with it comes torch
+
     path = Path(name).expanduser()
     if path.is_file():
         return S3_TOKENIZER, path
