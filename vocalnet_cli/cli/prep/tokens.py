@@ -43,9 +43,12 @@ def tokens(
       vocalnet prep tokens data/spoken -o data/nano-train --tokenizer nano --json
     """
     from vocalnet_cli.core.data.prep.tokens import Tokens
-    from vocalnet_cli.core.model.device import pick_device
 
-    where = device if device == "cpu" else str(pick_device(device))  # which takes torch, a second, that only workers need
+    where: str = device
+    if device != "cpu":  # for which torch, a second, is needed only in workers
+        from vocalnet_cli.core.model.device import pick_device
+
+        where = str(pick_device(device))
     step = Tokens(tokenizer, where, batch_size, collapse_repeats, replace, str(root) if root else None)
     run(
         step,
