@@ -96,6 +96,22 @@ def test_two_processes_write_the_same(vocalnet: Callable, spoken: Path, tiny: Pa
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_a_recording_that_is_replaced_is_heard_again_and_no_other(vocalnet: Callable, spoken: Path, tmp_path: Path) -> None:
+    options = (spoken, "--tokenizer", "nano", "--workers", 1, "--shard-rows", 2)
+    first, rejects, _ = made(vocalnet, *options, output=tmp_path / "out")
+    assert rejects.pop("silent") == "sound is silent"
+    names = sorted(path.name for path in SOUND.iterdir())
+    for changed in (names[2], "silent.wav"):
+        path = spoken / "audio" / changed
+        path.unlink()  # a recording below the output may be the same file under another name
+        path.write_bytes((SOUND / names[1]).read_bytes())
+    again, left, stats = made(vocalnet, *options, output=tmp_path / "out")
+    wanted = first[Path(names[1]).stem].speech_tokens
+    assert left == rejects and again["silent"].speech_tokens == again[Path(names[2]).stem].speech_tokens == wanted
+    assert stats["rows_kept"] > 0
+    assert made(vocalnet, *options, output=tmp_path / "fresh")[0] == again
+
+
 def test_nanos_tokens_collapsed_and_not(vocalnet: Callable, spoken: Path, tmp_path: Path) -> None:
     whole, _, _ = made(vocalnet, spoken, "--tokenizer", "nano", "--workers", 1, output=tmp_path / "whole")
     short, _, _ = made(vocalnet, spoken, "--tokenizer", "nano", "--workers", 1, "--collapse-repeats", output=tmp_path / "short")

@@ -148,6 +148,19 @@ def told(bad: BadRow) -> str:
     return f"{bad.reason}: {bad.detail}" if bad.detail else bad.reason
 
 
+def files_of(record: Record, root: Path) -> tuple[Path, ...]:
+    """Every file a row names, whether it is there or not."""
+    return tuple(root / name for name in _files(record) if name)
+
+
+def files_of_raw(raw: Raw, root: Path) -> tuple[Path, ...]:
+    """The same of a row that may be none."""
+    try:
+        return files_of(record_of(raw, root)[0], root)
+    except BadRow:
+        return ()
+
+
 def _files(record: Record) -> list[str]:
     earlier = [turn.audio for turn in record.history]
     named = [*earlier, record.question.audio, record.answer.audio, record.speech_tokens, record.meta.get(PARALLEL)]

@@ -53,13 +53,14 @@ class Pretraining:
             raise BadRow("empty text", "text")
         asr = self.name == "asr"
         kind, place = ("questions", "question.audio") if asr else ("answers", "answer.audio")
-        sound, seconds = take_sound(inside(Path(self.root), text_of(row, "audio")), own, kind, output, place)
+        recording = inside(Path(self.root), text_of(row, "audio"))
+        sound, seconds = take_sound(recording, own, kind, output, place)
         if asr:
             question, answer = Utterance(text=TRANSCRIBE, audio=sound), Utterance(text=text)
         else:
             question, answer = Utterance(text=REPEAT + text), Utterance(text=text, audio=sound)
         record = Record(id=own, source=self.source, split=self.split, question=question, answer=answer, meta={"task": self.name})
-        return Row(raw, record, audio_s=seconds)
+        return Row(raw, record, audio_s=seconds, files=(recording,))
 
 
 def write_index(folder: Path, output: Path) -> tuple[Path, str]:

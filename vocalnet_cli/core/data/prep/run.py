@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vocalnet_cli.core.data.prep.shards import Shard, cut, find_inputs
-from vocalnet_cli.core.data.prep.step import STATE, Done, Step, is_done, may_improve, shard_file, write_bytes
+from vocalnet_cli.core.data.prep.step import STATE, Done, Step, has_changed, is_done, may_improve, shard_file, write_bytes
 from vocalnet_cli.core.data.prep.workers import run_local
 from vocalnet_cli.core.data.record import write_text_atomically
 from vocalnet_cli.core.errors import UsageError, VocalnetError
@@ -76,7 +76,7 @@ def run_step(
     todo = []
     for shard in shards[index - 1 :: count]:
         done = is_done(step, shard, output)
-        if done is None or may_improve(done):
+        if done is None or may_improve(done) or has_changed(shard, output):
             todo.append(shard)
     tally = Tally(sum(shard.rows for shard in todo))
 
@@ -173,7 +173,7 @@ def _put_together(shards: Sequence[Shard], output: Path) -> dict[str, Any]:
                     elif kind == b"X":
                         rejects.write(b"\t".join(cells[1:]) + b"\n")
                         rejected[cells[0].decode()] += 1
-                    else:
+                    elif kind == b"D":
                         audio_s += json.loads(cells[1])["audio_s"]
     for name, path in names.items():
         os.replace(path, output / name)

@@ -102,7 +102,7 @@ def make_row(
         tokenizer=PUBLISHED if tokens else None,
         meta=turn.note,
     )
-    return Row(raw, record, same, seconds)
+    return Row(raw, record, same, seconds, tuple(file for file in (turn.sound, turn.tokens) if isinstance(file, Path)))
 
 
 def _tokens(turn: Turn) -> list[int] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocalnet_cli.core.audio.wav import read_audio, resample
-from vocalnet_cli.core.data.manifest import record_of
+from vocalnet_cli.core.data.manifest import files_of, files_of_raw, record_of
 from vocalnet_cli.core.data.prep import cosyvoice
 from vocalnet_cli.core.data.prep.corpora import BadRow, inside
 from vocalnet_cli.core.data.prep.cosyvoice import CosyVoice, Prompt, Speaker, prompt_of
@@ -79,7 +79,7 @@ class Speech:
             try:
                 yield self._row(raw, *record_of(raw, self._root(raw)), output)
             except BadRow as bad:
-                yield Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail)
+                yield Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail, files_of_raw(raw, self._root(raw)))
 
     def _root(self, raw: Raw) -> Path:
         return Path(self.root) if self.root else raw.file.parent
@@ -105,7 +105,7 @@ class Speech:
         manner = {"rate": self.rate, "pitch": self.pitch, "seed": self.seed}
         made["history"] = take_history(record, self._root(raw), output)
         made["meta"] = {**record.meta, "synth": {**told, **manner}}
-        return Row(raw, record.model_copy(update=made), audio_s=total)
+        return Row(raw, record.model_copy(update=made), audio_s=total, files=files_of(record, self._root(raw)))
 
     def _said(self, text: str, voice: str, rate: int, own: str, place: str, output: Path) -> tuple[str, float]:
         """Write what a voice says: its path in `output` and its seconds. Raises BadRow."""

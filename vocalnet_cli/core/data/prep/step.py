@@ -37,6 +37,8 @@ class Row:
     """Rows with the same text here are one row twice; empty for rows that may repeat."""
     audio_s: float = 0.0
     """Sound this row brings along, in seconds."""
+    files: tuple[Path, ...] = ()
+    """Files it is made of: where one of them changes, the shard is worked on again."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Reject:
     id: str = ""
     field: str = ""
     detail: str = ""
+    files: tuple[Path, ...] = ()
+    """As a row's."""
 
     def as_json(self) -> dict[str, Any]:
         """The row of rejects.jsonl."""
@@ -118,6 +122,22 @@ def read_done(path: Path) -> Done | None:
         return None
 
 
+def has_changed(shard: Shard, output: Path) -> bool:
+    """Whether a file that a finished shard's rows are made of is another one now, by its size and time."""
+    folder = Path(shard.file).parent
+    with shard_file(output, shard).open("rb") as file:
+        stamps = (json.loads(line[2:]) for line in file if line.startswith(b"F\t"))
+        return any(_stamp(folder / name) != stamp for one in stamps for name, stamp in one.items())
+
+
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        found = path.stat()
+        return [found.st_size, found.st_mtime_ns]
+    except (OSError, ValueError):
+        return None
+
+
 def may_improve(done: Done) -> bool:
     """Whether rows were rejected for a file that was not there or not whole: another run may find it."""
     return any(reason in done.rejected for reason in FILE_REASONS)
@@ -150,7 +170,8 @@ def work_shard(step: Step, shard: Shard, output: Path, mark: Callable[[int], Non
     """
     done = Done(shard_key(step, shard))
     outcomes = step.work(_rows(shard, mark), output) if care is None else _carefully(step, shard, output, mark, care)
-    lines = [_line(outcome, done) for outcome in outcomes]
+    folder = Path(shard.file).parent
+    lines = [_files_line(outcome, folder) + _line(outcome, done) for outcome in outcomes]
     told = {"rows": done.rows, "audio_s": round(done.audio_s, 3), "rejected": dict(sorted(done.rejected.items()))}
     lines.append(f"D\t{done.key}\t{json.dumps(told)}\n")
     write_bytes(shard_file(output, shard), "".join(lines).encode(), output, sync=True)
@@ -177,6 +198,12 @@ def _carefully(step: Step, shard: Shard, output: Path, mark: Callable[[int], Non
         mark(TOGETHER)
         made += step.work((raw for raw in _rows(shard, lambda line: None) if raw.line not in care.poison), output)
     return sorted([*made, *dead], key=lambda outcome: outcome.raw.line)
+
+
+def _files_line(outcome: Row | Reject, folder: Path) -> str:
+    if not outcome.files:
+        return ""
+    return f"F\t{json.dumps({os.path.relpath(path, folder): _stamp(path) for path in outcome.files})}\n"
 
 
 def _line(outcome: Row | Reject, done: Done) -> str:

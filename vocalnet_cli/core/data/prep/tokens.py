@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocalnet_cli.core.data.manifest import record_of, tokens_of
+from vocalnet_cli.core.data.manifest import files_of, files_of_raw, record_of, tokens_of
 from vocalnet_cli.core.data.prep.corpora import BadRow, inside
 from vocalnet_cli.core.data.prep.shards import Raw
 from vocalnet_cli.core.data.prep.single import PUBLISHED, checked_tokens, given_id
@@ -141,7 +141,7 @@ class Tokens:
                 held += job.seconds if isinstance(job, _Job) else 0.0
                 ready.append(job)
             except BadRow as bad:
-                ready.append(Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail))
+                ready.append(Reject(raw, bad.reason, given_id(raw), bad.field, bad.detail, files_of_raw(raw, self._root(raw))))
             if held >= _HELD_S:
                 yield from self._finish(ready, output)
                 ready, held = [], 0.0
@@ -166,7 +166,10 @@ class Tokens:
         """A row whose tokens were published, drawn by CosyVoice 2's language model with no recording of them. Raises BadRow."""
         tokens = checked_tokens(tokens_of(job.record, self._root(job.raw)))
         made = {"speech_tokens": self._collapsed(tokens), "collapsed": self.collapse, **self._taken(job, output)}
-        return Row(job.raw, job.record.model_copy(update=made))
+        return Row(job.raw, job.record.model_copy(update=made), files=self._files(job))
+
+    def _files(self, job: _Job) -> tuple[Path, ...]:
+        return files_of(job.record, self._root(job.raw))
 
     def _collapsed(self, tokens: list[int]) -> list[int]:
         return [token for token, _ in groupby(tokens)] if self.collapse else tokens
@@ -181,7 +184,8 @@ class Tokens:
                 sounds[place] = self._heard(job.path)
             except AudioError as error:
                 reason = "sound is silent" if "silence" in error.problem else "sound cannot be read"
-                ready[place] = Reject(job.raw, reason, job.record.id, "answer.audio", error.problem.replace(str(job.path), job.path.name))
+                told = error.problem.replace(str(job.path), job.path.name)
+                ready[place] = Reject(job.raw, reason, job.record.id, "answer.audio", told, self._files(job))
         order = sorted(sounds, key=lambda place: (len(sounds[place]), place))
         assert self._tokenize is not None
         tokens = dict(zip(order, self._tokenize([sounds[place] for place in order]), strict=True))
@@ -206,11 +210,11 @@ class Tokens:
     def _row(self, job: _Job, tokens: list[int], samples: int, output: Path) -> Row | Reject:
         record = job.record
         if not tokens:
-            return Reject(job.raw, "no speech tokens", record.id, "answer.audio", "the sound is too short")
+            return Reject(job.raw, "no speech tokens", record.id, "answer.audio", "the sound is too short", self._files(job))
         try:
             said = self._taken(job, output)
         except BadRow as bad:
-            return Reject(job.raw, bad.reason, record.id, bad.field, bad.detail)
+            return Reject(job.raw, bad.reason, record.id, bad.field, bad.detail, self._files(job))
         audio = placed(record.id, "answers", job.path.suffix.lower(), job.path)
         adopt(output / audio, job.path, output)
         made = {
@@ -220,4 +224,4 @@ class Tokens:
             "tokenizer": TokenizerName(name=self.kind, sha256=self.sha256),
             "collapsed": self.collapse,
         }
-        return Row(job.raw, record.model_copy(update=made), audio_s=samples / self.rate)
+        return Row(job.raw, record.model_copy(update=made), audio_s=samples / self.rate, files=self._files(job))
