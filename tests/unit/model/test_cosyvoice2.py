@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tests.cosyvoice2 import tensors, tiny_settings
 from vocalnet_cli.core.config.schema import ModelSettings
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
-from vocalnet_cli.core.model.vocoder.cosyvoice2 import attention
+from vocalnet_cli.core.model.vocoder.cosyvoice2 import attention, products
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import folded
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import CausalConv1d, Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
@@ -155,9 +157,27 @@ def test_half_precision_attends_to_all_places_at_once(dtype):
     q, keys, values = (torch.randn(2, 3, rows, 16, generator=generator).to(dtype) for rows in (5, 12, 12))
     mask = torch.arange(12) < torch.tensor([4, 4, 9, 12, 12])[:, None]  # the first rows see nothing of the last two places
     for seen in (None, mask):
-        places = [(keys[:, :, part], values[:, :, part]) for part in (slice(0, 4), slice(4, 9), slice(9, 12))]
+        places = [torch.stack([keys[:, :, part], values[:, :, part]]) for part in (slice(0, 4), slice(4, 9), slice(9, 12))]
         wanted = attention._attend(q.float(), [(keys.float(), values.float())], seen, None)
-        torch.testing.assert_close(attention._attend(q, places, seen, None).float(), wanted, atol=2e-2, rtol=0)
+        found = attention._attend_in_one(q * 16**-0.5, places, seen).unflatten(-1, (3, 16)).transpose(1, 2)
+        torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+@torch.no_grad()
+def test_products_are_made_anew_when_weights_change(monkeypatch, prepared):
+    """Laid out beforehand where oneDNN can, and never behind what the weights are."""
+    if not prepared:
+        monkeypatch.setattr(products, "_lays_out", lambda dtype: False)
+    layer, x, y = torch.nn.Linear(8, 6).bfloat16(), torch.randn(2, 5, 8).bfloat16(), torch.randn(2, 5, 6).bfloat16()
+    product = products.Product()
+    for change in (lambda: None, lambda: layer.weight.neg_(), lambda: layer.float().bfloat16(), lambda: layer.bias.zero_()):
+        change()
+        plain = layer(x).float()
+        for then, wanted in (({}, plain), ({"onto": y}, plain + y.float()), ({"gelu": True}, torch.nn.functional.gelu(plain))):
+            torch.testing.assert_close(product.linear(x, layer, **then).float(), wanted, atol=4e-2, rtol=0)
+    again = copy.deepcopy(product)
+    assert again._made is None and torch.equal(again.linear(x, layer), product.linear(x, layer))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

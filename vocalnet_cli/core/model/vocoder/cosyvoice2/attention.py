@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
-
-from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import half_on_cpu
 
 FIRST_ROWS = 192
 """Rows of a cache's first page; each further page doubles what there is."""
@@ -28,6 +27,8 @@ class KeyCache:
         self._own = torch.zeros(0, dtype=torch.long)
         self._passing: Tensor | None = None
         self._runs: list[tuple[int, int]] = []
+        self._places: list[tuple[Tensor, slice]] | None = None
+        self._views: list[Tensor] | None = None
 
     @property
     def end(self) -> int:
@@ -63,39 +64,58 @@ class KeyCache:
         for (row, rows), part in zip(self._runs, fresh.split([rows for _, rows in self._runs]), strict=True):
             own[row : row + rows] = part
         self._own, self._next = own, self._next + count
+        self._places = self._views = None
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Store one layer's rows [R, heads, count, d]; returns views of all (keys, values), shared ones first."""
+        fresh = [(keys, values)] if self._passing is not None else []
+        for place, part in self._room(keys):
+            into = place[layer]
+            into[0].copy_(keys[..., part, :])
+            into[1].copy_(values[..., part, :])
+        return [(both[0], both[1]) for both in self._segments(layer)] + fresh
+
+    def write_both(self, layer: int, both: Tensor) -> list[Tensor]:
+        """`write` for keys and values in one tensor [2, R, heads, count, d], which gives such views."""
+        fresh = [both] if self._passing is not None else []
+        for place, part in self._room(both[0]):
+            place[layer].copy_(both if both.shape[-2] == place.shape[-2] else both[..., part, :])
+        return self._segments(layer) + fresh
+
+    def _room(self, like: Tensor) -> list[tuple[Tensor, slice]]:
         if self._passing is not None:
-            return [*self._segments(layer), (keys, values)]
-        self._reserve(keys)
-        done = 0
+            return []
+        if self._places is None:
+            self._places = self._found(like)
+        return self._places
+
+    def _found(self, like: Tensor) -> list[tuple[Tensor, slice]]:
+        """Where the rows of this pass go: parts of pages, and the rows that belong there."""
+        self._reserve(like)
+        found, done = [], 0
         for row, count in self._runs:
             start = 0
             for page in self._pages:
                 low, high = max(row, start), min(row + count, start + page.shape[-2])
                 if low < high:
-                    part = slice(done + low - row, done + high - row)
-                    page[layer, 0, :, :, low - start : high - start] = keys[..., part, :]
-                    page[layer, 1, :, :, low - start : high - start] = values[..., part, :]
+                    found.append((page[..., low - start : high - start, :], slice(done + low - row, done + high - row)))
                 start += page.shape[-2]
             done += count
-        return self._segments(layer)
+        return found
 
     def pack(self) -> None:
         """One page without a free row: for a cache that others share and that grows no more."""
         if self._pages:
             used = len(self._own)
+            self._places = self._views = None
             self._pages = [torch.cat(self._pages, dim=-2)[..., :used, :].contiguous()]
 
-    def _segments(self, layer: int) -> list[tuple[Tensor, Tensor]]:
+    def _segments(self, layer: int) -> list[Tensor]:
         segments = [] if self.shared is None else self.shared._segments(layer)
-        left = len(self._own)
-        for page in self._pages:
-            used = min(left, page.shape[-2])
-            segments += [(page[layer, 0, :, :, :used], page[layer, 1, :, :, :used])]
-            left -= used
-        return segments
+        if self._views is None:
+            starts = [0, *accumulate(page.shape[-2] for page in self._pages)]
+            self._views = [page[..., : len(self._own) - start, :] for page, start in zip(self._pages, starts, strict=False)]
+        return segments + [view[layer] for view in self._views]
 
     def _reserve(self, like: Tensor) -> None:
         """Pages for all rows that are open."""
@@ -160,15 +180,22 @@ class Attending:
             outs.append(_attend(q[part], segments, mask, None if biases is None else biases[i]))
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
+    def in_one(self, layer: int, rows: Tensor) -> Tensor:
+        """The same for queries (already scaled), keys and values in one tensor [utterances x R, n, 3, heads, d], without biases.
+
+        To [utterances x R, n, heads x d]. For half precision on a CPU, where operations cost more than what they compute.
+        """
+        count = len(rows) // len(self.masks)
+        outs = []
+        for i, mask in enumerate(self.masks):
+            parts = (rows if len(self.masks) == 1 else rows[i * count : (i + 1) * count]).permute(2, 0, 3, 1, 4)
+            segments = [parts[1:]] if self.caches is None else self.caches[i].write_both(layer, parts[1:])
+            outs.append(_attend_in_one(parts[0], segments, mask))
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
+
 
 def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Softmax attention in float32 over keys that lie in several places, without copying them together.
-
-    But in half precision on a CPU, where a product would copy, slowly, all that is not alone in its page.
-    """
-    if len(segments) > 1 and half_on_cpu(q):
-        joined_keys, joined_values = (torch.cat(parts, dim=-2) for parts in zip(*segments, strict=True))
-        segments = [(joined_keys, joined_values)]
+    """Softmax attention in float32 over keys that lie in several places, without copying them together."""
     q = q.contiguous() * q.shape[-1] ** -0.5  # each product would make it contiguous for itself
     scores = torch.cat([(q @ keys.mT).float() for keys, _ in segments], dim=-1)
     if bias is not None:
@@ -180,3 +207,17 @@ def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | Non
     for weight, (_, values) in zip(weights[1:], segments[1:], strict=True):
         out = out + weight @ values
     return out
+
+
+def _attend_in_one(q: Tensor, segments: list[Tensor], mask: Tensor | None) -> Tensor:
+    """The same for queries [R, heads, n, d] and keys with their values [2, R, heads, rows, d] to [R, n, heads x d].
+
+    They are copied together: half-precision products on a CPU copy, slowly, whatever is not alone in its page.
+    """
+    rows, heads, count, width = q.shape
+    keys, values = torch.cat(segments, dim=-2).view(2, rows * heads, -1, width).unbind(0)
+    scores = torch.bmm(q.reshape(rows * heads, count, width), keys.mT)
+    if mask is not None:
+        scores = scores.view(rows, heads, count, -1).masked_fill(~mask, float("-inf")).view_as(scores)
+    out = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(q.dtype), values)
+    return out.view(rows, heads, count, width).transpose(1, 2).reshape(rows, count, heads * width)

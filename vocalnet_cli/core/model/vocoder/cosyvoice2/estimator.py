@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.vocoder_schema import FlowSettings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Attending
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import CausalConv1d, Remembers
 from vocalnet_cli.core.units import VOCODER_MEL_BINS
 
@@ -76,11 +77,22 @@ class Attention(nn.Module):
         self.heads = heads
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, heads * head_dim, bias=False) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, channels)])
+        self._in, self._out = Product(), Product()
 
-    def forward(self, x: Tensor, layer: int, attending: Attending) -> Tensor:
-        """[B, n, C] to [B, n, C]."""
+    def forward(self, x: Tensor, layer: int, attending: Attending, onto: Tensor) -> Tensor:
+        """[B, n, C] to [B, n, C], added to `onto`."""
+        out = self.to_out[0]
+        assert isinstance(out, nn.Linear)
+        if fits(x, out.weight):
+            rows = self._in(x, self._joined, self.to_q.weight, self.to_k.weight, self.to_v.weight)
+            heard = attending.in_one(layer, rows.view(*x.shape[:2], 3, self.heads, -1))
+            return self._out.linear(heard, out, onto=onto)
         q, k, v = (linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear in (self.to_q, self.to_k, self.to_v))
-        return self.to_out[0](attending(layer, q, k, v).transpose(1, 2).flatten(2))
+        return onto + out(attending(layer, q, k, v).transpose(1, 2).flatten(2))
+
+    def _joined(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One matrix that makes queries, scaled, keys and values."""
+        return torch.cat([q * (len(q) // self.heads) ** -0.5, k, v])
 
 
 class Gelu(nn.Module):
@@ -100,9 +112,15 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.net = nn.Sequential(Gelu(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+        self._up, self._down = Product(), Product()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+    def forward(self, x: Tensor, onto: Tensor) -> Tensor:
+        """[B, n, C] to [B, n, C], added to `onto`."""
+        up, _, down = self.net
+        assert isinstance(up, Gelu) and isinstance(down, nn.Linear)
+        if not fits(x, down.weight):
+            return onto + self.net(x)
+        return self._down.linear(self._up.linear(x, up.proj, gelu=True), down, onto=onto)
 
 
 class Transformer(nn.Module):
@@ -116,8 +134,8 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, layer: int, attending: Attending) -> Tensor:
         """[B, n, C] to [B, n, C]."""
-        x = x + self.attn1(self.norm1(x), layer, attending)
-        return x + self.ff(self.norm3(x))
+        x = self.attn1(self.norm1(x), layer, attending, x)
+        return self.ff(self.norm3(x), x)
 
 
 class TimeEmbedding(nn.Module):

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits
+
 
 class Remembers(Protocol):
     """Where layers keep what their next call needs."""
@@ -96,7 +98,7 @@ class CausalConv1d(StreamConv1d):
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
         super().__init__(channels, out, kernel, left=kernel - 1)
-        self._rows: tuple[Hashable, Tensor] | None = None
+        self._product = Product()
 
     def forward(self, x: Tensor, memory: Remembers, last: bool = True) -> Tensor:
         """The next rows to as many."""
@@ -104,24 +106,15 @@ class CausalConv1d(StreamConv1d):
         held = memory.get(self)
         joined = torch.cat([x.new_zeros(len(x), self.left, x.shape[-1]) if held is None else held, x], dim=1)
         memory.put(self, joined[:, count:].clone())
-        if half_on_cpu(x) and self.weight.dtype == x.dtype and not self.weight.requires_grad:
+        if fits(x, self.weight):
             seen = torch.cat([joined[:, i : i + count] for i in range(kernel)], dim=-1)
-            return F.linear(seen, self._matrix(), self.bias)
+            return self._product(seen, _in_rows, self.weight, bias=self.bias)
         return F.conv1d(joined.mT, self.weight.to(x.dtype), self.bias.to(x.dtype)).mT
 
-    def _matrix(self) -> Tensor:
-        """The weight as [out, kernel x C], kept until it changes."""
-        weight = self.weight
-        key = (weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version)
-        if self._rows is None or self._rows[0] != key:
-            with torch.inference_mode(False):
-                self._rows = key, weight.detach().transpose(1, 2).flatten(1).contiguous()
-        return self._rows[1]
 
-
-def half_on_cpu(x: Tensor) -> bool:
-    """Where arithmetic is fast in matrix products alone."""
-    return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+def _in_rows(weight: Tensor) -> Tensor:
+    """[out, C, kernel] to [out, kernel x C]."""
+    return weight.transpose(1, 2).flatten(1)
 
 
 class StreamConvTranspose1d(nn.Module):
