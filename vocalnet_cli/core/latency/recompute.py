@@ -18,21 +18,35 @@ _MEL_KEPT = 8
 
 
 class Recomputed:
-    """An answer of which every chunk runs the flow over the voice and all tokens so far, and HiFT over the chunk and 8 frames."""
+    """An answer of which every chunk runs the flow over the voice and all tokens so far, and HiFT over the chunk and 8 frames.
+
+    Every other chunk and the last are run; the time of one between is the mean of its neighbours': it grows steadily, and takes long.
+    """
 
     def __init__(self, vocoder: CosyVoice2Vocoder, voice: Voice, tokens: Tensor, chunk: int, clock: Stopwatch) -> None:
-        self.chunks_s: list[float] = []
-        """Seconds of each chunk so far."""
+        self._times: list[float | None] = []
         self._vocoder, self._voice, self._chunk, self._clock = vocoder, voice, chunk, clock
         self._device = vocoder.hift.conv_pre.weight.device
         self._count = len(tokens)
         self._ids = torch.cat([voice.tokens, tokens]).to(self._device)[None]
 
+    @staticmethod
+    def runs(chunks: int) -> int:
+        """How many of so many chunks are run."""
+        return chunks // 2 + 1
+
+    @property
+    def chunks_s(self) -> list[float]:
+        """Seconds of each chunk, when all are done."""
+        known = {number: seconds for number, seconds in enumerate(self._times) if seconds is not None}
+        return [known[number] if number in known else (known[number - 1] + known[number + 1]) / 2 for number in range(len(self._times))]
+
     def step(self) -> None:
         """The next chunk, timed."""
-        start = self._chunk * len(self.chunks_s)
+        start = self._chunk * len(self._times)
         end = min(start + self._chunk, self._count)
-        self.chunks_s.append(self._clock(lambda: self._spoken(start, end, _MEL_KEPT if start else 0)))
+        run = len(self._times) % 2 == 0 or end == self._count
+        self._times.append(self._clock(lambda: self._spoken(start, end, _MEL_KEPT if start else 0)) if run else None)
 
     def whole(self) -> float:
         """Seconds of one pass over everything."""

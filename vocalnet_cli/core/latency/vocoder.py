@@ -111,16 +111,17 @@ def vocoder_latency(
 
     `offline_s`: all tokens as one chunk; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `flow_s`: the
     flow's part; `cache_mb`: keys of the answer at its end; `growth`: a late chunk over the third; `voice_s`: preparing the voice, once;
-    `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation, `ratio` is baseline over ours, for
-    `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in half precision; `window`: an answer of `long_s` under
-    `context: window`, in the faster of them; `lookahead`: fewer frames for HiFT to wait for; each with its sound's log-spectral
-    difference in dB, and of the flow's frames `mel_error`, the norm of the difference over that of the frames.
+    `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation (see `Recomputed`), `ratio` is baseline over
+    ours, for `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in half precision; `window`: an answer of
+    `long_s` under `context: window`, in the faster of them; `lookahead`: fewer frames for HiFT to wait for; each with its sound's
+    log-spectral difference in dB, and of the flow's frames `mel_error`, the norm of the difference over that of the frames.
     Uses as many threads as torch is set to; `advance(done, total)` hears of every chunk.
     """
     chosen, where, chunk = settings or CosyVoice2Settings(), torch.device(device), asked.chunk_tokens
     counts = [_whole(seconds, chunk) for seconds in (asked.answer_s, max(asked.long_s, asked.answer_s))]
-    rounds = counts[0] // chunk * (2 + asked.baseline) + (counts[1] // chunk if asked.long_s else 0)
-    clock, peak = _Counted(where, rounds + 2 + asked.baseline, advance), PeakMemory(where)
+    chunks = counts[0] // chunk
+    rounds = 2 * chunks + (counts[1] // chunk if asked.long_s else 0) + (Recomputed.runs(chunks) + 1 if asked.baseline else 0)
+    clock, peak = _Counted(where, rounds + 2, advance), PeakMemory(where)
     ours, other = (_build(one, where, seed) for one in (chosen, _other_precision(chosen)))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(chosen.codes, (counts[1],), generator=generator)
@@ -129,7 +130,7 @@ def vocoder_latency(
         voice_s = clock(lambda: ours.begin(voice))
         streams = [_Stream(vocoder, voice, answer, chunk, clock) for vocoder in (ours, other)]
         baseline = Recomputed(ours, voice, answer, chunk, clock) if asked.baseline else None
-        _in_turn([*streams, baseline] if baseline is not None else streams, counts[0] // chunk)
+        _in_turn([*streams, baseline] if baseline is not None else streams, chunks)
         at_once = Schedule(len(answer), len(answer))
         offline_s = clock(lambda: ours.push(ours.begin(voice, at_once), answer, True))
         streamed = streams[0].told()
