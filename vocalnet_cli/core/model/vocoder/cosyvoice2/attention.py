@@ -13,9 +13,6 @@ from torch import Tensor
 FIRST_ROWS = 192
 """Rows of a cache's first page; each further page doubles what there is."""
 
-MANY_QUERIES = 64
-"""From so many on in a pass (whole answers and voices), torch's fused kernel attends, which never holds all scores."""
-
 
 class KeyCache:
     """Keys and values of a stack of attention layers, in pages. Rows are written in place and never copied.
@@ -199,8 +196,11 @@ class Attending:
 
 
 def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Softmax attention in float32 over keys that lie in several places; copied together only where the scores would be much more."""
-    if bias is None and q.shape[-2] >= MANY_QUERIES and not q.requires_grad:
+    """Softmax attention in float32 over keys that lie in several places: copied together for torch's fused kernel.
+
+    Where there is a bias, or a gradient is wanted, it is written out and nothing is copied.
+    """
+    if bias is None and not q.requires_grad:
         keys, values = (torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0] for parts in zip(*segments, strict=True))
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
     q = q.contiguous() * q.shape[-1] ** -0.5  # each product would make it contiguous for itself
