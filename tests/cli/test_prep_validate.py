@@ -73,6 +73,18 @@ def test_each_kind_of_damage_is_named_and_nothing_else(vocalnet: Callable, folde
     assert vocalnet("prep", "validate", folder, "--max-bad", len(DAMAGE) - 1).code == 1
 
 
+def test_processes_find_what_one_finds(vocalnet: Callable, folder: Path) -> None:
+    """Ids that come twice and tokenizers that differ are told across the parts that processes check."""
+    rows: list[dict[str, Any] | str] = [good_row(str(n % 405)) for n in range(410)]
+    changed = DAMAGE["tokenizer"][0]
+    assert isinstance(changed, dict)
+    rows += ["{oops", {**good_row("other"), **changed}]
+    write(folder, rows)
+    one, two = (vocalnet("prep", "validate", folder, "--headers", "--workers", workers, "--json") for workers in (1, 2))
+    assert one.code == 1 and one.out == two.out
+    assert [problem["line"] for problem in json.loads(two.out)["problems"]] == [406, 407, 408, 409, 410, 411, 412]
+
+
 def test_a_whole_manifest_with_statistics_and_plots(vocalnet: Callable, folder: Path) -> None:
     write(folder, [good_row("a"), good_row("b")])
     result = vocalnet("prep", "validate", folder, "--plots", folder / "plots", "--json")

@@ -17,6 +17,9 @@ class VocalnetError(Exception):
         self.problem = problem
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[VocalnetError], tuple[str, str]]:
+        return type(self), (self.problem, self.hint)  # so that it may come from another process
+
 
 class UsageError(VocalnetError):
     """The command line itself is wrong (unknown option value, options that exclude each other)."""

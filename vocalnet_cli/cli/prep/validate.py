@@ -10,7 +10,7 @@ import typer
 
 from vocalnet_cli.cli.console import progress, show_table
 from vocalnet_cli.cli.options import JsonOpt, QuietOpt
-from vocalnet_cli.cli.prep.common import RootOpt
+from vocalnet_cli.cli.prep.common import RootOpt, WorkersOpt
 
 
 def validate(
@@ -19,6 +19,7 @@ def validate(
     headers: Annotated[bool, typer.Option("--headers", help="Do not decode sound: quick, but silence and clipping are not seen.")] = False,
     plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Write histograms there as PNG.")] = None,
     root: RootOpt = None,
+    workers: WorkersOpt = 0,
     as_json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -32,6 +33,7 @@ def validate(
       vocalnet prep validate data/nano
       vocalnet prep validate data/train --max-bad 20 --plots plots --json
     """
+    from vocalnet_cli.core.data.prep.run import cores
     from vocalnet_cli.core.data.prep.validate import validate_manifest
 
     with progress(quiet) as bars:
@@ -41,6 +43,7 @@ def validate(
             root,
             not headers,
             lambda done, total: bars.update(bar, completed=done, total=total),
+            workers or cores(),
         )
     values = report.pop("values")
     if plots is not None:

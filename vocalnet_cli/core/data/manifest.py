@@ -63,11 +63,11 @@ def _relative(path: Path, root: Path) -> str:
     return os.path.relpath(path, root.resolve())
 
 
-def manifest_shards(path: Path) -> list[Shard]:
-    """A manifest in parts, for `read_rows`. Raises VocalnetError if there is nothing to read."""
+def manifest_shards(path: Path, rows: int = 1000) -> list[Shard]:
+    """A manifest in parts of so many rows, for `read_rows`. Raises VocalnetError if there is nothing to read."""
     if not path.is_file():
         raise VocalnetError(f"cannot read the manifest {path}: No such file or directory", _WRITES_ONE)
-    return cut([path], 1000)
+    return cut([path], rows)
 
 
 def read_rows(shards: Iterable[Shard], root: Path) -> Iterator[tuple[Raw, Record | BadRow]]:

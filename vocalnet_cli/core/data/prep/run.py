@@ -106,6 +106,11 @@ def run_step(
     return stats
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _limited(shards: list[Shard], limit: int | None) -> list[Shard]:
     """The shards that hold the first `limit` rows, the last of them cut short."""
     if limit is None:
@@ -138,7 +143,7 @@ def _own(output: Path, step: Step, inputs: Sequence[Path]) -> None:
 def _engine(manner: Manner, step: Step, todo: list[Shard], output: Path, finished: Callable[[Shard, Done], None]) -> None:
     if not todo:
         return
-    workers = manner.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else manner.workers or os.cpu_count() or 1
+    workers = manner.workers or cores()
     if manner.engine == "ray":
         from vocalnet_cli.core.data.prep.ray_engine import run_ray
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +21,10 @@ from vocalnet_cli.core.audio.wav import SILENCE_PEAK, audio_seconds, read_audio
 from vocalnet_cli.core.data.manifest import file_of, manifest_shards, read_rows, tokens_of, told
 from vocalnet_cli.core.data.picture import new_figure, write_png
 from vocalnet_cli.core.data.prep.corpora import BadRow
-from vocalnet_cli.core.data.prep.shards import Raw
+from vocalnet_cli.core.data.prep.shards import Raw, Shard
 from vocalnet_cli.core.data.prep.sounds import LONGEST_S
 from vocalnet_cli.core.data.record import Record, TokenizerName
-from vocalnet_cli.core.errors import AudioError
+from vocalnet_cli.core.errors import AudioError, VocalnetError
 from vocalnet_cli.core.units import COSYVOICE2_CODES, QUESTION_HZ, SPEECH_TOKEN_HZ
 
 CLIPPED = 0.005
@@ -34,11 +39,16 @@ _TOKEN_SLACK, _TOKEN_SHARE = 3, 0.02
 
 _FULL_SCALE = 0.9995
 
+AGAIN = "make the tokens again: vocalnet prep tokens --replace"
+
 SAID = ("question", "answer", "earlier question")
 """Recordings that are measured."""
 
 Problem = tuple[str, str, str]
 """(field, reason, what to do)."""
+
+_TOGETHER = 200
+"""Rows that a process checks in one go."""
 
 
 @dataclass
@@ -50,6 +60,15 @@ class Statistics:
     tokens: array[float] = field(default_factory=lambda: array("f"))
     letters_per_s: array[float] = field(default_factory=lambda: array("f"))
     tokenizers: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Statistics) -> None:
+        """Take in what further rows hold."""
+        for name, values in other.seconds.items():
+            self.seconds[name] += values
+        self.words += other.words
+        self.tokens += other.tokens
+        self.letters_per_s += other.letters_per_s
+        self.tokenizers += other.tokenizers
 
     def columns(self) -> dict[str, array[float]]:
         """The measured values by name, those that there are."""
@@ -79,29 +98,60 @@ class Statistics:
         return made
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """What is wrong with a row by itself, and what others must not contradict; without an id it is no row at all."""
+
+    line: int
+    problems: list[Problem]
+    id: str | None = None
+    tokenizer: TokenizerName | None = None
+
+
+@dataclass
+class _Whole:
+    """What the rows of a manifest say together."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+    tokenizer: tuple[TokenizerName, int] | None = None
+
+    def problems(self, row: _Checked) -> list[Problem]:
+        """Everything wrong with the next row."""
+        found: list[Problem] = []
+        if row.id is not None:
+            if row.id in self.seen:
+                found.append(("id", f"already on line {self.seen[row.id]}", "give every row an id of its own"))
+            self.seen.setdefault(row.id, row.line)
+        if row.tokenizer is not None:
+            first, where = self.tokenizer = self.tokenizer or (row.tokenizer, row.line)
+            if row.tokenizer != first:
+                both = f"{row.tokenizer.name} {row.tokenizer.sha256[:8]} here, {first.name} {first.sha256[:8]} on line {where}"
+                found.append(("tokenizer", f"two speech tokenizers in one manifest: {both}", AGAIN))
+        return [*found, *row.problems]
+
+
 @dataclass
 class _Checker:
     root: Path
     decode: bool
     statistics: Statistics = field(default_factory=Statistics)
-    seen: dict[str, int] = field(default_factory=dict)
-    tokenizer: tuple[TokenizerName, int] | None = None
 
-    def row(self, raw: Raw, record: Record | BadRow) -> Iterator[Problem]:
-        """Everything wrong with a row."""
+    def row(self, raw: Raw, record: Record | BadRow) -> _Checked:
+        """Everything wrong with a row by itself."""
         if isinstance(record, BadRow):
-            yield record.field, told(record), "write the row again; `vocalnet prep` writes such rows"
-            return
-        if record.id in self.seen:
-            yield "id", f"already on line {self.seen[record.id]}", "give every row an id of its own"
-        self.seen.setdefault(record.id, raw.line)
+            again = "write the row again; `vocalnet prep` writes such rows"
+            return _Checked(raw.line, [(record.field, told(record), again)])
+        self.tokenizer: TokenizerName | None = None
+        return _Checked(raw.line, list(self._problems(record)), record.id, self.tokenizer)
+
+    def _problems(self, record: Record) -> Iterator[Problem]:
         if any(turn.role != ("user", "assistant")[place % 2] for place, turn in enumerate(record.history)):
             yield "history", "roles do not alternate from user to assistant", "prepare the corpus again with `vocalnet prep ultrachat`"
         for place, turn in enumerate(record.history):
             yield from self._sound(f"history.{place}.audio", "earlier question", turn.audio)
         for name, said in (("question", record.question), ("answer", record.answer)):
             yield from self._sound(f"{name}.audio", name, said.audio)
-        yield from self._tokens(record, raw.line)
+        yield from self._tokens(record)
         yield from self._ratio(record)
 
     def _sound(self, place: str, name: str, audio: str | None) -> Iterator[Problem]:
@@ -134,8 +184,7 @@ class _Checker:
         elif (share := float((level >= _FULL_SCALE).mean())) > CLIPPED:
             yield place, f"clipped: {100 * share:.1f} % of its samples are at full scale", "record it again at a lower level"
 
-    def _tokens(self, record: Record, line: int) -> Iterator[Problem]:
-        again = "make the tokens again: vocalnet prep tokens --replace"
+    def _tokens(self, record: Record) -> Iterator[Problem]:
         if record.speech_tokens is None:
             return
         tokens = record.speech_tokens
@@ -143,27 +192,24 @@ class _Checker:
             try:
                 tokens = tokens_of(record, self.root)
             except BadRow as bad:
-                yield "speech_tokens", told(bad), again
+                yield "speech_tokens", told(bad), AGAIN
                 return
         self.statistics.tokens.append(len(tokens))
         wrong = [token for token in tokens if not 0 <= token < COSYVOICE2_CODES]
         if wrong:
-            yield "speech_tokens", f"token {wrong[0]} is not in 0..{COSYVOICE2_CODES - 1}", again
+            yield "speech_tokens", f"token {wrong[0]} is not in 0..{COSYVOICE2_CODES - 1}", AGAIN
         if not tokens:
-            yield "speech_tokens", "there are none", again
+            yield "speech_tokens", "there are none", AGAIN
         if record.collapsed and any(a == b for a, b in pairwise(tokens)):
-            yield "collapsed", "says that runs of equal tokens were merged, but there are some", again
+            yield "collapsed", "says that runs of equal tokens were merged, but there are some", AGAIN
         if self.answer_s is not None:
             wanted = self.answer_s * SPEECH_TOKEN_HZ
             slack = _TOKEN_SLACK + _TOKEN_SHARE * wanted
             if len(tokens) > wanted + slack or (len(tokens) < wanted - slack and not record.collapsed):
-                yield "speech_tokens", f"{len(tokens)} tokens for {self.answer_s:.2f} s of sound, about {wanted:.0f} are due", again
+                yield "speech_tokens", f"{len(tokens)} tokens for {self.answer_s:.2f} s of sound, about {wanted:.0f} are due", AGAIN
         if record.tokenizer is not None:
             self.statistics.tokenizers[f"{record.tokenizer.name} {record.tokenizer.sha256[:12]}"] += 1
-            first, where = self.tokenizer = self.tokenizer or (record.tokenizer, line)
-            if record.tokenizer != first:
-                both = f"{record.tokenizer.name} {record.tokenizer.sha256[:8]} here, {first.name} {first.sha256[:8]} on line {where}"
-                yield "tokenizer", f"two speech tokenizers in one manifest: {both}", again
+            self.tokenizer = record.tokenizer
 
     def _ratio(self, record: Record) -> Iterator[Problem]:
         letters = sum(letter.isalnum() for letter in record.answer.text)
@@ -177,13 +223,36 @@ class _Checker:
             yield "answer.text", f"{pace:.1f} letters a second: too {kind} to be what is said", "check that text and sound belong together"
 
 
+def _check_shard(root: Path, decode: bool, shard: Shard) -> tuple[list[_Checked], Statistics]:
+    checker = _Checker(root, decode)
+    return [checker.row(raw, record) for raw, record in read_rows([shard], root)], checker.statistics
+
+
+def _checked(shards: Sequence[Shard], root: Path, decode: bool, workers: int) -> Iterator[tuple[list[_Checked], Statistics]]:
+    """The rows of each shard in turn, and what they hold. Raises VocalnetError if a process dies."""
+    check = partial(_check_shard, root, decode)
+    workers = min(workers, len(shards))
+    if workers <= 1:
+        yield from map(check, shards)
+        return
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the parent, and with it its workers
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), signal.signal, ignore)
+    try:
+        yield from pool.map(check, shards)
+    except BrokenProcessPool as error:
+        raise VocalnetError("a process that checked rows died", "The machine may be out of memory: fewer --workers need less.") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def validate_manifest(
     path: Path | str,
     root: Path | None = None,
     decode: bool = True,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """Check every row of a manifest, one after the other.
+    """Check every row of a manifest, with so many processes; what is found does not depend on them.
 
     Files lie below `root`, by default the manifest's folder. Without `decode` sound is judged by its header: silence and clipping are
     not seen. Returns `{"rows", "bad", "problems": [{"line", "field", "reason", "todo"}], "statistics", "tokenizers", "values"}`; `bad`
@@ -191,17 +260,18 @@ def validate_manifest(
     """
     path = Path(path)
     root = root or path.parent
-    checker = _Checker(root, decode)
+    whole, statistics = _Whole(), Statistics()
     problems: list[dict[str, Any]] = []
     rows, bad = 0, 0
-    shards = manifest_shards(path)
+    shards = manifest_shards(path, _TOGETHER)
     total = sum(shard.rows for shard in shards)
-    for raw, record in read_rows(shards, root):
-        found = list(checker.row(raw, record))
-        rows += 1
-        bad += bool(found)
-        problems += [{"line": raw.line, "field": place, "reason": reason, "todo": todo} for place, reason, todo in found]
+    for checked, measured in _checked(shards, root, decode, workers):
+        statistics.add(measured)
+        for row in checked:
+            found = whole.problems(row)
+            rows += 1
+            bad += bool(found)
+            problems += [{"line": row.line, "field": place, "reason": reason, "todo": todo} for place, reason, todo in found]
         advance(rows, total)
-    statistics = checker.statistics
     summary = {"statistics": statistics.table(), "tokenizers": dict(statistics.tokenizers), "values": statistics}
     return {"rows": rows, "bad": bad, "problems": problems, **summary}
