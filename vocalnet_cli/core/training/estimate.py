@@ -11,6 +11,7 @@ from vocalnet_cli.core.config.load import LoadedRecipe
 from vocalnet_cli.core.config.places import cache_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.model.speech_llm import build_model
+from vocalnet_cli.core.training.activations import activation_bytes
 from vocalnet_cli.core.training.processes import world
 from vocalnet_cli.core.training.stage_plan import STAGES, parts_to_train, stage_class
 from vocalnet_cli.core.training.tally import Count, halved, tally
@@ -21,10 +22,12 @@ _MOMENTS = {"adamw": 8, "adamw-8bit": 2}
 def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
     """What a run would need, from sizes alone:
 
-    `{"trainable", "total", "memory_gb", "tokens_per_step", "fits", "stage", "parts": {PART: {"learns", "total"}}, "advice": [...]}`
+    `{"trainable", "total", "memory_gb", "tokens_per_step", "fits", "activations_gb", "stage", "parts": {PART: {"learns", "total"}},
+    "advice": [...]}`
 
-    Memory is that of one device for weights, gradients and the optimiser's moments; activations come on top. `advice` is what to change
-    if that does not fit: each line alone, with the memory it leads to.
+    Memory is the most one device holds: weights, the optimiser's moments, gradients, and activations (`activations_gb`, none where a
+    stage's are not counted) of a batch of the longest rows. `advice` is what to change if that does not fit: each line alone, with the
+    memory it leads to.
     """
     recipe = loaded.recipe
     parts = parts_to_train(loaded)
@@ -32,7 +35,8 @@ def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
         model = build_model(recipe.model, STAGES[str(recipe.stage)].builds)
         stage = stage_class(str(recipe.stage))(recipe, model, cache_folder(), parts)
     counts = tally(stage)
-    need, there = held_bytes(recipe, counts), _memory(device)
+    need, there = peak_bytes(recipe, counts, device), _memory(device)
+    activations = activation_bytes(recipe, sum(one.learns for one in counts), device)
     rows = recipe.train.batch_size * recipe.train.accumulate * world()
     per_row = {"lm": 32, "align": 64, "asr-pretrain": 64}.get(str(recipe.stage), int(recipe.data.max_answer_s * 25))
     return {
@@ -43,37 +47,55 @@ def dry_run(loaded: LoadedRecipe, device: str) -> dict[str, Any]:
         if recipe.train.tokens_per_batch
         else rows * per_row,
         "fits": need < there,
+        "activations_gb": None if activations is None else round(activations / 1e9, 3),
         "stage": recipe.stage,
         "parts": {one.part: {"learns": one.learns, "total": one.total} for one in counts},
-        "advice": [] if need < there else _advice(recipe, counts),
+        "advice": [] if need < there else _advice(recipe, counts, device),
     }
 
 
-def held_bytes(recipe: Recipe, counts: list[Count]) -> int:
-    """Bytes of weights, gradients and moments on one device: weights that learn and gradients in single precision."""
+def peak_bytes(recipe: Recipe, counts: list[Count], device: str) -> int:
+    """The most one device holds. Gradients come as activations go, unless those of an earlier batch are there already."""
+    weights, gradients = held_bytes(recipe, counts)
+    activations = activation_bytes(recipe, sum(one.learns for one in counts), device) or 0
+    if recipe.train.accumulate > 1:
+        return weights + gradients + activations
+    return weights + max(gradients, activations)
+
+
+def held_bytes(recipe: Recipe, counts: list[Count]) -> tuple[int, int]:
+    """Bytes on one device of weights and moments, and of gradients: what learns, and its gradients, in single precision."""
     learning = tuple(one.part for one in counts if one.learns == one.total)
     small = halved(recipe.train.frozen_dtype, learning)
     weights = sum((2 if one.part in small else 4) * (one.total - one.learns) for one in counts)
     learns = sum(one.learns for one in counts)
-    learned = (4 + 4 + _MOMENTS[recipe.train.optimizer]) * learns
+    gradients = 4 * learns
+    if world() > 1 and recipe.distributed.strategy == "ddp":
+        gradients *= 2  # the buckets in which they are exchanged
+    learned = (4 + _MOMENTS[recipe.train.optimizer]) * learns
     if world() == 1 or recipe.distributed.strategy == "ddp":
-        return weights + learned
+        return weights + learned, gradients
     if recipe.distributed.strategy == "zero2":
-        return weights + 4 * learns + (learned - 4 * learns) // world()
-    return (weights + learned) // world()
+        return weights + 4 * learns + (learned - 4 * learns) // world(), gradients // world()
+    return (weights + learned) // world(), gradients // world()
 
 
-def _advice(recipe: Recipe, counts: list[Count]) -> list[str]:
+def _advice(recipe: Recipe, counts: list[Count], device: str) -> list[str]:
     """Settings that lower what is held, each with what it leads to."""
     told = []
-    for key, value in (("frozen_dtype", "bf16"), ("optimizer", "adamw-8bit")):
+    smaller = max(1, recipe.train.batch_size // 2)
+    for key, value in (
+        ("frozen_dtype", "bf16"),
+        ("dtype", "bf16"),
+        ("gradient_checkpointing", True),
+        ("batch_size", smaller),
+        ("optimizer", "adamw-8bit"),
+    ):
         if getattr(recipe.train, key) != value:
             changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={key: value})})
-            told.append(f"--set train.{key}={value}: {held_bytes(changed, counts) / 1e9:.1f} GB")
+            told.append(f"--set train.{key}={str(value).lower()}: {peak_bytes(changed, counts, device) / 1e9:.1f} GB")
     if world() == 1 or recipe.distributed.strategy == "ddp":
         told.append("more devices, each with a part: --set distributed.strategy=fsdp under torchrun")
-    if not recipe.train.gradient_checkpointing:
-        told.append("--set train.gradient_checkpointing=true: for the activations on top")
     return told
 
 
