@@ -18,6 +18,7 @@ from vocalnet_cli.core.config.places import cache_folder, run_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import Interrupted, UsageError, VocalnetError
 from vocalnet_cli.core.model.speech_llm import build_model
+from vocalnet_cli.core.training.allocator import keep_freed_memory
 from vocalnet_cli.core.training.card import write_card
 from vocalnet_cli.core.training.init import load_init, locate_all
 from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage
@@ -59,6 +60,8 @@ def run_training(
         (folder / "origin.json").write_text(json.dumps(origin(recipe.train.seed, device), indent=1) + "\n")
     transformers.logging.set_verbosity_error()
     set_seed(recipe.train.seed)
+    if device == "cpu":
+        keep_freed_memory()
     stage = prepared(recipe, folders, parts, cache)
     stage.device = device
     with main_first(device):
