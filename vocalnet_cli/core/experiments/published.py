@@ -46,7 +46,7 @@ def how_to_make(paper: Paper, table: str, family: str) -> str:
     if paper.arxiv == VOCALNET_MDM:
         measured += " --recipe vocalnet-mdm/latency-s1" if family != _LAPTOP else " --model runs/nano/mdm-distill/model"
     elif family != _LAPTOP:
-        measured += " --recipe latency-1b"
+        measured += " --recipe t6-1b"
     measured += " -o times, then --results times"
     if all(metric.endswith("_ms") for metric in metrics):
         return measured
