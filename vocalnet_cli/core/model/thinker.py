@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,7 +61,9 @@ def add_lora(thinker: PreTrainedModel, settings: LoraSettings) -> nn.Module:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(thinker, lora)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft knows transformers' attributes by earlier names
+        return get_peft_model(thinker, lora)
 
 
 def merge_lora(thinker: Any) -> PreTrainedModel:
