@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import half_on_cpu
+
 FIRST_ROWS = 192
 """Rows of a cache's first page; each further page doubles what there is."""
 
@@ -184,7 +186,7 @@ class Attending:
     def in_one(self, layer: int, rows: Tensor) -> Tensor:
         """The same for queries (already scaled), keys and values in one tensor [utterances x R, n, 3, heads, d], without biases.
 
-        To [utterances x R, n, heads x d]. For half precision on a CPU, where operations cost more than what they compute.
+        To [utterances x R, n, heads x d]. A chunk is so small that operations cost as much as what they compute: here they are fewest.
         """
         count = len(rows) // len(self.masks)
         outs = []
@@ -196,13 +198,7 @@ class Attending:
 
 
 def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Softmax attention in float32 over keys that lie in several places: copied together for torch's fused kernel.
-
-    Where there is a bias, or a gradient is wanted, it is written out and nothing is copied.
-    """
-    if bias is None and not q.requires_grad:
-        keys, values = (torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0] for parts in zip(*segments, strict=True))
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    """Softmax attention in float32 over keys that lie in several places, without copying them together."""
     q = q.contiguous() * q.shape[-1] ** -0.5  # each product would make it contiguous for itself
     scores = torch.cat([(q @ keys.mT).float() for keys, _ in segments], dim=-1)
     if bias is not None:
@@ -219,10 +215,14 @@ def _attend(q: Tensor, segments: list[tuple[Tensor, Tensor]], mask: Tensor | Non
 def _attend_in_one(q: Tensor, segments: list[Tensor], mask: Tensor | None) -> Tensor:
     """The same for queries [R, heads, n, d] and keys with their values [2, R, heads, rows, d] to [R, n, heads x d].
 
-    They are copied together: half-precision products on a CPU copy, slowly, whatever is not alone in its page.
+    They are copied together for torch's fused kernel; in half precision on a CPU two products do the same in half its time.
     """
     rows, heads, count, width = q.shape
-    keys, values = torch.cat(segments, dim=-2).view(2, rows * heads, -1, width).unbind(0)
+    joined = torch.cat(segments, dim=-2)
+    if not half_on_cpu(q):
+        out = F.scaled_dot_product_attention(q, joined[0], joined[1], attn_mask=mask, scale=1.0)
+        return out.transpose(1, 2).reshape(rows, count, heads * width)
+    keys, values = joined.view(2, rows * heads, -1, width).unbind(0)
     scores = torch.bmm(q.reshape(rows * heads, count, width), keys.mT)
     if mask is not None:
         scores = scores.view(rows, heads, count, -1).masked_fill(~mask, float("-inf")).view_as(scores)

@@ -1,4 +1,4 @@
-"""Matrix products in half precision on a CPU: with weights that were laid out for them beforehand (oneDNN), as torch's compiler does it."""
+"""Matrix products with weights made ready for them: several as one and, in half precision on a CPU, laid out as oneDNN wants them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def half_on_cpu(x: Tensor) -> bool:
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether a `Product` is the way to multiply these: in half precision on a CPU, with weights that do not learn."""
-    return half_on_cpu(x) and weight.dtype == x.dtype and not weight.requires_grad
+    """Whether a `Product` can multiply these: of the same type, and no gradient is wanted."""
+    return weight.dtype == x.dtype and not weight.requires_grad and not x.requires_grad
 
 
 @lru_cache(maxsize=4)
@@ -44,7 +44,7 @@ class Product:
 
         `then`: gelu=True, the exact one of the result; or onto=y [..., m], which is added to.
         """
-        laid_out = _lays_out(x.dtype)
+        laid_out = half_on_cpu(x) and _lays_out(x.dtype)
         key = tuple((weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version) for weight in weights)
         if self._made is None or self._made[0] != key:
             with torch.inference_mode(False), torch.no_grad():
