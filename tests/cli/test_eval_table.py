@@ -200,6 +200,21 @@ def test_latency_stands_in_its_tables_with_its_machine(vocalnet, tmp_path):
     found = load(vocalnet, "6", "--results", tmp_path / "times")
     assert line(found, "nano")["ours"]["first_audio_ms"] == 41.5 and "cpu, fp32, 2 threads" in found["not_compared"]["talker_ms"][0]
     assert line(load(vocalnet, "8", "--results", tmp_path / "times"), "MiniCPM-o")["paper"] == {"first_audio_ms": 893.82}
+    row = {"arxiv": "2504.04060", "table": "6", "row": "VocalNet-8B", "place": 2}
+    again = {**times, "model": "models/mine", "recipe": None, "stands_for": row, "device": "cuda:0", "device_name": "NVIDIA L20"}
+    (tmp_path / "times" / "latency.json").write_text(json.dumps(again))
+    for name in ("6", "8"):
+        there = line(load(vocalnet, name, "--results", tmp_path / "times"), "VocalNet-8B")
+        assert there["difference"]["first_audio_ms"] == pytest.approx(41.5 - 428.38), "what the recipe stands for counts, not the model's"
+
+
+def test_released_models_and_answers_of_others_stand_by_their_names(vocalnet, tmp_path):
+    scores = {"nano-voice": {"n": 120, "failed": 0, "score": {"s2t": 7.0, "s2s": 6.0}}}
+    known = {"VocalNet/VocalNet-8B": "VocalNet-8B", "glm-4-voice": "GLM-4-Voice"}
+    folders = [write_results(tmp_path / str(number), scores, model=name) for number, name in enumerate((*known, "other"))]
+    found = load(vocalnet, "1", *(word for folder in folders for word in ("--results", folder)))
+    assert {one["row"] for one in found["lines"] if one["ours"]} == {*known.values(), "other"}
+    assert line(found, "GLM-4-Voice")["paper"] and not line(found, "other")["paper"]
 
 
 def test_markdown_latex_and_csv_say_the_same(vocalnet):

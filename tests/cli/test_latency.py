@@ -104,7 +104,8 @@ def test_a_recipe_says_what_is_measured(vocalnet, model):
         'paper: {arxiv: "1", table: "1", row: mine, expect: {first_audio_ms: 5.5}}\n'
     )
     result = json.loads(vocalnet("latency", "--recipe", "mine.yaml", "--json").out)
-    assert result["n"] == 1 and result["settings"]["max_text_tokens"] == 3 and [row["row"] for row in result["paper"]] == ["mine"]
+    assert result["n"] == 1 and result["settings"]["max_text_tokens"] == 3
+    assert [row["row"] for row in result["paper"]] == ["mine"] and result["stands_for"]["row"] == "mine"
     assert result["settings"]["tokens_per_step"] == 2  # the model's own, which the recipe leaves alone
     changed = vocalnet("latency", "--recipe", "mine.yaml", "--json", "--set", "latency.repeats=2", "--set", "generation.max_text_tokens=4")
     result = json.loads(changed.out)

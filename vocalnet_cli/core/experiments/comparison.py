@@ -121,6 +121,8 @@ def _fits(one: OurRow, paper: Paper, name: str) -> bool:
 def _is_row(one: OurRow, paper: Paper, name: str, row: FigureRow) -> bool:
     if one.paper is not None and one.paper.arxiv != paper.arxiv:
         return False
+    if one.paper is None and _key(one.label.rstrip("/").rpartition("/")[2]) == _key(row.row):
+        return True  # a released model, or the answers of another system, by its name
     if row.steps is not None and one.steps is not None and _counts_steps(one, paper):
         return row.steps == one.steps
     return one.stands_at(paper.arxiv, name, row.place, row.twin)

@@ -238,7 +238,10 @@ def _of_latency(path: Path) -> OurRow:
         told = result["settings"].get("steps")
     except (KeyError, TypeError, AttributeError) as error:
         raise VocalnetError(f"{path}: no result of `vocalnet latency` ({error})", "Measure again: vocalnet latency -o DIR.") from error
-    paper = _paper_of(recipe)
+    try:
+        paper = PaperRow.model_validate(result["stands_for"]) if result.get("stands_for") else _paper_of(recipe)
+    except ValidationError as error:
+        raise VocalnetError(f"{path}: stands_for: no row of a paper", "Measure again: vocalnet latency -o DIR.") from error
     label, steps = _label(str(result["model"]), told if _is_mdm(paper) else None)
     made = Made(str(path), recipe, questions=questions, machine=machine, versions=versions, date=date)
     return OurRow(label, paper, steps, figures, {}, 1, made)

@@ -86,6 +86,7 @@ def report(measured: Measured, seed: int) -> dict[str, Any]:
     return {
         **_side(side),
         "memory_mb": measured.memory_mb,
+        "stands_for": side.setup.paper.model_dump(mode="json") if side.setup.paper is not None else None,
         "paper": paper_rows(side.setup.paper),
         "seed": seed,
         "interrupted": measured.stopped,
