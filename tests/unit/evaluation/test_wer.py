@@ -53,6 +53,15 @@ def test_same_sound_is_heard_the_same_whatever_came_before(recogniser, answers):
     assert recogniser.hear(resample(answers[0][1], ANSWER_HZ, QUESTION_HZ), QUESTION_HZ) == first
 
 
+def test_nothing_of_what_came_before_is_left(recogniser, answers):
+    """Not only the words, the scores of the search too: on them a word may hang."""
+    fresh = Recogniser(known_words())
+    for _, sound in answers[:3]:
+        heard = [(one.hear(sound, ANSWER_HZ), one._decoder.hyp().score) for one in (recogniser, fresh)]
+        assert heard[0] == heard[1]
+        recogniser.hear(np.random.default_rng(0).normal(scale=0.3, size=ANSWER_HZ), ANSWER_HZ)
+
+
 def test_nothing_is_heard_in_nothing(recogniser):
     assert recogniser.hear(np.zeros(0, np.float32), ANSWER_HZ) == ""
     assert len(recogniser.hear(np.zeros(ANSWER_HZ, np.float32), ANSWER_HZ).split()) <= 1

@@ -88,7 +88,12 @@ def recogniser_identity(words: Sequence[str]) -> dict[str, str]:
         found = version("pocketsphinx")
     except PackageNotFoundError as error:
         raise _not_installed() from error
-    return {"pocketsphinx": found, "warp": _WARP, "words_sha256": hashlib.sha256(" ".join(words).encode()).hexdigest()}
+    return {
+        "pocketsphinx": found,
+        "warp": _WARP,
+        "noise": "each sound anew",
+        "words_sha256": hashlib.sha256(" ".join(words).encode()).hexdigest(),
+    }
 
 
 def _not_installed() -> VocalnetError:
@@ -131,6 +136,7 @@ class Recogniser:
             return ""
         peak = max(float(np.abs(sound).max()), 1.0)  # peaks over full scale are turned down, quiet sound stays as it is
         sound = np.pad(sound / peak * _HEADROOM, round(_PAD_S * QUESTION_HZ))
+        self._decoder.reinit_feat()  # else its estimate of the noise goes on from what it heard before
         self._decoder.start_utt()
         self._decoder.process_raw((sound * 32767).astype("<i2").tobytes(), full_utt=True)
         self._decoder.end_utt()
