@@ -25,7 +25,8 @@ def find_published(name: str) -> tuple[Paper, str]:
 
 
 def results_of(paper: Paper, table: str, family: str, given: Sequence[Path] | None) -> list[OurRow]:
-    """Rows of ours for a table: those of the folders given, else what `recipes run` left under runs/tables of it and of its twins' tables.
+    """Rows of ours for a table: those of the folders given, else what `recipes run` left under runs/tables, of it or of the table
+    its rows are twins of.
 
     Raises UsageError for a family there is not, VocalnetError for a folder without results.
     """
@@ -35,25 +36,26 @@ def results_of(paper: Paper, table: str, family: str, given: Sequence[Path] | No
     if given:
         return [row for path in given for row in read_ours(path)]
     names = [table, *(row.twin.table for row in paper.tables[table].rows if row.twin is not None)]
-    folders = [table_folder(family, paper.arxiv, name) for name in dict.fromkeys(names)]
-    return [row for folder in folders if (folder / RESULTS_FILE).is_file() for row in read_ours(folder)]
+    folders = [table_folder(family, paper.arxiv, name) for name in names]
+    found = next((folder for folder in folders if (folder / RESULTS_FILE).is_file()), None)
+    return read_ours(found) if found is not None else []
 
 
 def how_to_make(paper: Paper, table: str, family: str) -> str:
     """The commands that make rows of ours for a table."""
     metrics = {column.partition("@")[0] for column in paper.tables[table].columns}
-    measured = "vocalnet latency"
     if paper.arxiv == VOCALNET_MDM:
-        measured += " --recipe vocalnet-mdm/latency-s1" if family != _LAPTOP else " --model runs/nano/mdm-distill/model"
-    elif family != _LAPTOP:
-        measured += " --recipe t6-1b"
-    measured += " -o times, then --results times"
+        model = "--model runs/nano/mdm-distill/model" if family == _LAPTOP else "--recipe vocalnet-mdm/latency-s1"
+    elif table == "8":
+        model = f"--recipe {family}/t8-first-chunk"
+    else:
+        model = "--recipe nano/latency" if family == _LAPTOP else "--recipe t6-1b"
+    measured = f"vocalnet latency {model} -o times, then --results times"
     if all(metric.endswith("_ms") for metric in metrics):
         return measured
-    twins = [row.twin.table for row in paper.tables[table].rows if row.twin is not None and row.place is None]
-    there = (twins or [table])[0]
-    known = [info.family for info in list_recipes() if (row := load_recipe(str(info.path)).recipe.paper) is not None and row.table == there]
+    rows = ((info.family, load_recipe(str(info.path)).recipe.paper) for info in list_recipes())
+    known = [own for own, row in rows if row is not None and (row.arxiv, row.table) == (paper.arxiv, table)]
     if not known:
         return "vocalnet eval --model MODEL --benchmark OpenAudioBench --judge qwen-max -o scores, then --results scores"
-    run = f"vocalnet recipes run --table {there} --family {family if family in known else next(one for one in known if one != _LAPTOP)}"
+    run = f"vocalnet recipes run --table {table} --family {family if family in known else next(one for one in known if one != _LAPTOP)}"
     return f"{run}; its times: {measured}" if any(metric.endswith("_ms") for metric in metrics) else run
