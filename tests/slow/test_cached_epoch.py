@@ -21,7 +21,7 @@ from vocalnet_cli.core.training.run import prepared
 from vocalnet_cli.core.training.stage_plan import parts_to_train
 from vocalnet_cli.core.training.stages.stage import batches
 
-BATCH, ROUNDS = 8, 5
+BATCH, ROUNDS = 8, 3
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_a_cached_epoch_takes_at_most_5_percent_longer_than_the_talker_alone(tmp
     seconds = [2 + number // BATCH for number in range(4 * BATCH)]
     tokenizer = write_corpus(seconds)
     Path("recipe.yaml").write_text(json.dumps(recipe("speak", 256, max(seconds), {"batch_size": BATCH, "dtype": "bf16"})))
-    loaded = load_recipe("recipe.yaml")
+    loaded = load_recipe("recipe.yaml", ["data.cache=true"])
     torch.manual_seed(0)
     stage = prepared(loaded.recipe, {}, parts_to_train(loaded), tmp_path / "cache").train()
     stage.model.tokenizer = tokenizer
@@ -56,11 +56,11 @@ def test_a_cached_epoch_takes_at_most_5_percent_longer_than_the_talker_alone(tmp
         found.backward()
 
     took: dict[str, list[float]] = {"cached": [], "alone": []}
-    for _ in range(ROUNDS):
+    for _ in range(1 + ROUNDS):
         for name, epoch in (("cached", cached), ("alone", alone)):
             start = time.process_time()
             epoch()
             took[name].append(time.process_time() - start)
-    times = {name: statistics.median(all_) for name, all_ in took.items()}
+    times = {name: statistics.median(all_[1:]) for name, all_ in took.items()}  # the first round warms up
     print(f"\ncached epoch {times['cached']:.2f} s, talker alone {times['alone']:.2f} s, ratio {times['cached'] / times['alone']:.3f}")
     assert times["cached"] <= 1.05 * times["alone"]
