@@ -10,6 +10,7 @@ from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.config.vocoder_schema import GriffinLimSettings as VocoderSettings
 from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer, mel_pairs
 from vocalnet_cli.core.model.vocoder import build_vocoder
+from vocalnet_cli.core.model.vocoder.griffin_lim import mel_to_sound, sharpened
 
 
 def voice(seconds: float = 3.0) -> torch.Tensor:
@@ -74,7 +75,7 @@ def test_sound_comes_before_the_end_and_memory_stays_bounded(vocoder):
         if len(vocoder.push(state, token[None], last=False)) and first is None:
             first = at + 1
         assert len(state.pending) < max(settings.first_tokens, settings.block_tokens) + REACH and len(state.before) <= REACH
-        assert len(state.magnitude) <= 2 * max(settings.overlap_tokens, settings.first_tokens) and len(state.tail) == 1440
+        assert len(state.spectrum) <= 2 * max(settings.overlap_tokens, settings.first_tokens) and len(state.tail) == 1440
     assert first == settings.first_tokens + REACH  # a token waits for its neighbours
 
 
@@ -91,16 +92,35 @@ def test_two_utterances_do_not_mix(vocoder):
 
 def test_the_sound_has_the_mel_that_was_asked_for(vocoder):
     tokens = vocoder.tokenizer.encode(voice())
-    wanted, got = vocoder.tokenizer.decode(tokens), vocoder_mel(speak(vocoder, tokens, 3))
+    plain = build_vocoder(VocoderSettings(codes=64, iterations=8, latent=12, hidden=16, sharpness=0.0))
+    plain.load_state_dict(vocoder.state_dict())
+    wanted, got = vocoder.tokenizer.decode(tokens), vocoder_mel(speak(plain, tokens, 3))
     loud = wanted > wanted.max() - 5
     assert (got - wanted)[loud].abs().mean() < 0.25
+
+
+def test_a_recordings_own_mel_gives_its_harmonics_back():
+    """Magnitudes held fixed would whisper: between the harmonics of a steady buzz there must be next to nothing."""
+    time = torch.arange(48000) / 24000
+    buzz = 0.1 * sum(torch.cos(2 * torch.pi * 200 * k * time) / k for k in range(1, 20))
+    found = torch.from_numpy(mel_to_sound(vocoder_mel(buzz)))[12000:36000]
+    power = torch.fft.rfft(found * torch.hann_window(len(found))).abs().square()  # 1 Hz a line
+    lines, between = (sum(power[200 * k + at - 20 : 200 * k + at + 21].sum() for k in range(1, 5)) for at in (0, 100))
+    assert between < 0.02 * lines
+
+
+def test_sharpness_raises_what_stands_out_and_keeps_flat_spectra(vocoder):
+    flat, peak = torch.full((80, 2), -3.0), torch.full((80, 2), -3.0)
+    peak[40] = 0.0
+    assert torch.equal(sharpened(flat, 0.5), flat) and torch.equal(sharpened(peak, 0.0), peak)
+    assert (sharpened(peak, 0.5)[40] > peak[40]).all() and (sharpened(peak, 0.5)[36] < peak[36]).all()
 
 
 def test_streaming_is_as_good_as_the_whole_utterance(vocoder):
     tokens = vocoder.tokenizer.encode(voice())
     whole = build_vocoder(VocoderSettings(codes=64, iterations=8, latent=12, hidden=16, first_tokens=1000))
     whole.load_state_dict(vocoder.state_dict())
-    wanted = vocoder.tokenizer.decode(tokens).exp()
+    wanted = sharpened(vocoder.tokenizer.decode(tokens), vocoder.settings.sharpness).exp()
     error = [(vocoder_mel(speak(v, tokens, 1)).exp() - wanted).norm() / wanted.norm() for v in (vocoder, whole)]
     assert error[0] < 1.25 * error[1]
 

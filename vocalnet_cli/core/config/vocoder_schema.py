@@ -150,7 +150,7 @@ class CosyVoice2Settings(Settings):
 class GriffinLimSettings(Settings):
     """Speech tokens to sound: mel frames by nano's own tokenizer, then phase reconstruction over overlapped windows."""
 
-    TUNED: ClassVar = ("iterations", "first_tokens", "block_tokens", "overlap_tokens")
+    TUNED: ClassVar = ("iterations", "sharpness", "first_tokens", "block_tokens", "overlap_tokens")
     """Settings of how it speaks, which any weights take; the others are those of the weights."""
 
     kind: Literal["griffin-lim"] = "griffin-lim"
@@ -162,6 +162,8 @@ class GriffinLimSettings(Settings):
     """Width of the convolutions between frames and tokens, either way."""
     iterations: int = Field(32, gt=0)
     """Phase reconstruction rounds a window."""
+    sharpness: float = Field(0.3, ge=0, le=2)
+    """How much further formants stand out than the codebook says, whose frames are means of many and so too smooth; 0 = as it says."""
     first_tokens: int = Field(4, gt=0)
     """Tokens of the first window; fewer = earlier first sound. More than overlap_tokens, or the first window is silent."""
     block_tokens: int = Field(6, gt=0)
