@@ -34,6 +34,8 @@ _MOMENTUM = 0.9
 _QUIET = 1e-8
 _FORMANT_BINS = 15
 """Mel bins over which a spectrum is smoothed to find what stands out of it."""
+_STANDING_OUT = 3.3
+"""How far, in nats, what makes speech loud stands out: 25 recorded answers are as loud (root mean square) with sharpness as without."""
 _SOFTEST, _LOUDEST = 1e-3, 1e3
 """Factors on a bin in one round."""
 
@@ -139,12 +141,12 @@ class GriffinLimVocoder(Vocoder):
 
 
 def sharpened(mel_MF: Tensor, sharpness: float) -> Tensor:
-    """Log-mel [80, F] whose frames, each by itself, stand out from their own smoothed spectra by so much more."""
+    """Log-mel [80, F] whose frames, each by itself, stand out from their own smoothed spectra by so much more, speech as loud as before."""
     if not sharpness:
         return mel_MF
     edge = _FORMANT_BINS // 2
     smooth = nn.functional.avg_pool1d(nn.functional.pad(mel_MF.T[:, None], (edge, edge), mode="replicate"), _FORMANT_BINS, 1)
-    return mel_MF + sharpness * (mel_MF - smooth[:, 0].T)
+    return mel_MF + sharpness * (mel_MF - smooth[:, 0].T - _STANDING_OUT)
 
 
 def mel_to_magnitude(mel_MF: Tensor, rounds: int = 30) -> Tensor:
