@@ -1,3 +1,3 @@
 """VocalNet toolkit: train, talk with and measure speech LLMs of the VocalNet family."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

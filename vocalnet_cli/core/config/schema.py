@@ -114,6 +114,8 @@ class ModelSettings(Settings):
             raise ValueError(f"vocoder.codes is {self.vocoder.codes}, talker.codes is {self.talker.codes}: they must be equal")
         if self.compat != "paper" and not self.talker.in_released_code:
             raise ValueError(f"compat is {self.compat}: the released code has no talker.kind {self.talker.kind}, so it must be paper")
+        if self.compat != "paper" and self.talker.reads_tokens:
+            raise ValueError(f"compat is {self.compat}: the released code's talkers do not have talker.reads_tokens")
         for name, part in (("encoder", self.encoder), ("thinker", self.thinker), ("talker", self.talker)):
             if part.hidden % part.heads:
                 raise ValueError(f"{name}.hidden is {part.hidden}: not a multiple of {name}.heads, {part.heads}")

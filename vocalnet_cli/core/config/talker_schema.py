@@ -37,6 +37,9 @@ class TalkerSettings(Settings):
     """Text states the talker reads before each speech chunk (C_t, arXiv 2504.04060 section 3.3)."""
     speech_chunk: int = Field(15, gt=0)
     """Speech rows that share one view of the text (C_s)."""
+    reads_tokens: bool = False
+    """Add each text token's embedding, as long as the state, to the state that has read it. A large thinker's states tell which token
+    they have read; a small one's tell more of the next token than of their own, the first above all."""
 
     @property
     def reads(self) -> tuple[str, int]:

@@ -60,7 +60,7 @@ def answer(
         if piece := text.push(token_id):
             yield TextDelta(piece, token_id)
         before = thinker.state
-        yield from speaker.hear(before if predicting else thinker.read(token_id), token_id)
+        yield from speaker.hear(before if predicting else thinker.told(token_id), token_id)
         if predicting:
             thinker.read(token_id)
     if rest := text.finish():
@@ -108,3 +108,8 @@ class _Thinker:
         with self._clock.stage("thinker"):
             self._logits, self.state = self._memory.read(token_id)
         return self.state
+
+    def told(self, token_id: int) -> Tensor:
+        """The same, as the talker reads it."""
+        state = self.read(token_id)
+        return self._model.talker_rows(state, torch.tensor([[token_id]], device=state.device))

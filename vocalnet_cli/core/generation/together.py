@@ -47,8 +47,7 @@ def answer_together(
         raise ValueError("several answers at once are drawn greedily: temperature and speech_temperature must be 0")
     clock = Clock(model.device)
     written, states = _write(model, questions, settings, clock)
-    predicting = RULES[model.settings.compat].states_that_predict
-    answers = [_talker_input(row, states[:, number : number + 1].transpose(0, 1), predicting) for number, row in enumerate(written)]
+    answers = [_talker_input(model, row, states[:, number : number + 1].transpose(0, 1)) for number, row in enumerate(written)]
     with clock.stage("talker"):
         filled = [answer for answer, row in zip(answers, written, strict=True) if row.ids]  # an empty answer is not spoken
         said = iter(speak_whole(model, filled, settings, speech_sampling(model, settings, None)))
@@ -77,10 +76,11 @@ def _vocoded(model: SpeechLLM, spoken: list[list[int]], voices: Sequence[Voice |
     return sounds
 
 
-def _talker_input(row: _Written, states: Tensor, predicting: bool) -> tuple[Tensor, list[int]]:
+def _talker_input(model: SpeechLLM, row: _Written, states: Tensor) -> tuple[Tensor, list[int]]:
     """The states [1, n, H] the talker gets of an answer, and their tokens; `states` [1, T, H] starts at the last prompt position."""
-    if not predicting:
-        return states[:, 1 : len(row.ids) + 1], row.ids
+    if not RULES[model.settings.compat].states_that_predict:
+        read = torch.tensor([row.ids], dtype=torch.long, device=states.device)
+        return model.talker_rows(states[:, 1 : len(row.ids) + 1], read), row.ids
     ids = row.ids if row.stop is None else [*row.ids, row.stop]
     return states[:, : len(ids)], ids
 

@@ -144,6 +144,13 @@ class SpeechLLM(nn.Module):
         """Token whose embedding ends the talker's text."""
         return special_id(self.tokenizer, TEXT_END[self.settings.thinker.family])
 
+    def talker_rows(self, states: Tensor, ids: Tensor) -> Tensor:
+        """What the talker reads of thinker states [..., H] that have read the text tokens `ids` [...]."""
+        if not self.settings.talker.reads_tokens:
+            return states
+        words = self.thinker.get_input_embeddings()(ids).to(states.dtype)
+        return states + words * (states.norm(dim=-1, keepdim=True) / words.norm(dim=-1, keepdim=True).clamp_min(1e-6))
+
     def end_vector(self) -> Tensor:
         """The talker's last text row [1, 1, H]: the raw embedding of the end token (vocalnet.md section 4)."""
         return self.embed([self.text_end_id])

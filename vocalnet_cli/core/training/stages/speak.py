@@ -77,6 +77,7 @@ class SpeakStage(HeardStage):
             return list(zip(heard, ids, tokens, strict=True))
         parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
         before = [self.recipe.data.history] if any(map(self.turns, records)) else []
+        before += ["with tokens"] if self.recipe.model.talker.reads_tokens else []
         key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest, *before)
         states = cached_rows(self.cache, key, len(records), lambda start: self._read(heard, ids, start))
         return list(zip(states.kept(), ids, tokens, strict=True))
@@ -101,15 +102,14 @@ class SpeakStage(HeardStage):
             return batch, last_hidden(self.model.thinker, batch.embeds, batch.mask)
 
     def _talker_rows(self, batch: Spliced, hidden: Tensor) -> Tensor:
-        """h(t1) ... h(tn), E [B, n + 1, H]: the states that have read each answer token, then the end vector."""
+        """h(t1) ... h(tn), E [B, n + 1, H]: the states that have read each answer token (`SpeechLLM.talker_rows`), then the end vector."""
         counts = (batch.labels != IGNORE).sum(1).tolist()
         end = self.model.end_vector()[0]
-        return pad(
-            [
-                torch.cat([hidden[b, at : at + n - 1], end.to(hidden.dtype)])
-                for b, (at, n) in enumerate(zip(batch.answer_at, counts, strict=True))
-            ]
-        )
+        rows = []
+        for b, (at, n) in enumerate(zip(batch.answer_at, counts, strict=True)):
+            said = slice(at, at + n - 1)
+            rows.append(torch.cat([self.model.talker_rows(hidden[b, said], batch.labels[b, said]), end.to(hidden.dtype)]))
+        return pad(rows)
 
     def _speech(self, records: list[Record]) -> list[Tensor]:
         """Speech tokens of each row: given in the manifest, or made from the answer's recording (each file once)."""
