@@ -76,7 +76,7 @@ class SpeakStage(HeardStage):
         if not self.states_cached:
             return list(zip(heard, ids, tokens, strict=True))
         parts = [self.model.thinker] if self.written else [self.model.encoder, self.model.adaptor, self.model.thinker]
-        before = [self.recipe.data.history] if any(map(self.turns, records)) else []
+        before: list[object] = [self.recipe.data.history] if any(map(self.turns, records)) else []
         before += ["with tokens"] if self.recipe.model.talker.reads_tokens else []
         key = "read-" + fingerprint(*parts, [r.id for r in records], self.manifest, *before)
         states = cached_rows(self.cache, key, len(records), lambda start: self._read(heard, ids, start))
