@@ -206,7 +206,7 @@ def test_the_vocoder_against_computing_anew(vocalnet):
         "--set",
         "model.vocoder.steps=1",
         "--set",
-        "latency.answer_s=1.6",
+        "latency.answer_s=2",
         "--set",
         "latency.prompt_s=0.4",
         "--set",
@@ -216,7 +216,7 @@ def test_the_vocoder_against_computing_anew(vocalnet):
     )
     result = json.loads(vocalnet("latency", "vocoder", "--size", "nano", *few, "--json").out)
     assert result.keys() >= {"offline_s", "streaming_s", "chunk_ms", "baseline", "ratio"}
-    assert len(result["chunk_ms"]) == len(result["baseline"]["chunk_ms"]) == 4 and result["ratio"].keys() >= {"offline", "streaming"}
+    assert len(result["chunk_ms"]) == len(result["baseline"]["chunk_ms"]) == 5 and result["ratio"].keys() >= {"offline", "streaming"}
     assert result["settings"]["steps"] == 1 and result["dtype"] == "fp32" and result["growth"] > 0
     alone = vocalnet("latency", "vocoder", "--size", "nano", *few, "--dtype", "bf16", "--set", "latency.baseline=false", "-o", "out")
     assert alone.code == 0 and "bf16: flow" in alone.out and "context window of 75 tokens" in alone.out and is_png(Path("out/vocoder.png"))
