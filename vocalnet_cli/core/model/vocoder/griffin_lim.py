@@ -1,9 +1,9 @@
 """Phase reconstruction in windows: speech tokens -> log-mel -> sound, while the tokens still arrive.
 
 Griffin-Lim holds magnitudes fixed and looks for phases. From 80 mel bins only smooth magnitudes are known, without a voice's harmonics,
-and held fixed they make a whisper: of nano's recorded answers, from their own mel, the recogniser gets 15.9 % of the words wrong
-(5.3 % of the recordings'). So only the mel is held here: each round keeps the fine structure the sound has and scales it until its mel
-is the one wanted, and harmonics grow by themselves (5.3 %; 60 answers of nano-combination).
+and held fixed they make a whisper: of nano's recorded answers, from their own mel, the recogniser gets 15.7 % of the words wrong
+(6.4 % of the recordings'). So only the mel is held here: each round keeps the fine structure the sound has and scales it until its mel
+is the one wanted, and harmonics grow by themselves (7.5 %; the 120 answers of nano-combination).
 """
 
 from __future__ import annotations
