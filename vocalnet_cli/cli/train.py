@@ -46,6 +46,7 @@ def train(
     loaded = load_recipe(recipe, [*(overrides or []), *extra])
     from vocalnet_cli.core.model.device import pick_device
     from vocalnet_cli.core.training.estimate import dry_run as plan
+    from vocalnet_cli.core.training.processes import parting
     from vocalnet_cli.core.training.run import run_training
 
     chosen = str(pick_device(device))
@@ -56,7 +57,8 @@ def train(
 
         result = learn_by_heart(loaded, overfit, chosen, quiet, cache_frozen)
     else:
-        result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet, log_to, cache_frozen)
+        with parting():
+            result = run_training(loaded, Path(output) if output else None, chosen, resume, quiet, log_to, cache_frozen)
     _show(result, as_json)
 
 
@@ -81,6 +83,7 @@ def distill(
     from vocalnet_cli.core.config.load import load_recipe
     from vocalnet_cli.core.model.device import pick_device
     from vocalnet_cli.core.training.estimate import dry_run as plan
+    from vocalnet_cli.core.training.processes import parting
     from vocalnet_cli.core.training.rounds import distil
 
     changes = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
@@ -88,7 +91,8 @@ def distill(
     if dry_run:
         result = plan(load_recipe(recipe, changes), chosen)
     else:
-        result = distil(recipe, changes, Path(output) if output else None, chosen, resume, quiet)
+        with parting():
+            result = distil(recipe, changes, Path(output) if output else None, chosen, resume, quiet)
     _show(result, as_json)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -31,6 +32,22 @@ def main_first(device: str) -> Any:
     from accelerate import PartialState
 
     return PartialState(cpu=device == "cpu").local_main_process_first()
+
+
+@contextlib.contextmanager
+def parting() -> Iterator[None]:
+    """A context at whose end this process closes its connections to the others of its run.
+
+    Left open, their threads may abort a process that ends, and torchrun then calls a finished run failed.
+    """
+    try:
+        yield
+    finally:
+        if world() > 1:
+            from torch import distributed
+
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
 
 
 def sharded(settings: DistributedSettings) -> bool:
