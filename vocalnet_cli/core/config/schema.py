@@ -9,13 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from vocalnet_cli.core.config.parts import Init, Stage
 from vocalnet_cli.core.config.talker_schema import MtpVocalnetSettings, Settings, TalkerChoice
 from vocalnet_cli.core.config.vocoder_schema import FlowTraining, HiftTraining, VocoderSettings
-
-Stage = Literal[
-    "lm", "encoder", "speech-tokenizer", "flow", "hift", "align", "speak", "joint", "asr-pretrain", "tts-pretrain", "distill",
-]  # fmt: skip
-PART_NAMES = ("tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder")
 
 
 class EncoderSettings(Settings):
@@ -375,10 +371,10 @@ class Recipe(Settings):
     paper: PaperRow | None = None
     """The paper row this stands for."""
     model: ModelSettings = ModelSettings()
-    init: dict[Literal["tokenizer", "encoder", "adaptor", "thinker", "talker", "vocoder", "speech-tokenizer", "flow", "hift"], str] = {}
-    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named start at random. The last
-    three are parts of the vocoder, which may come from different folders. A CosyVoice2 as the vocoder is what the finished model
-    speaks through; without `model.vocoder` training does not need it."""
+    init: Init = {}
+    """Part to what its weights start from: a folder, a hub id, or `nano`, the embedded model; parts not named, or null, start at random.
+    speech-tokenizer, flow and hift are parts of the vocoder, which may come from different folders. A CosyVoice2 as the vocoder is what
+    the finished model speaks through; without `model.vocoder` training does not need it."""
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     distributed: DistributedSettings = DistributedSettings()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vocalnet_cli.core.config.schema import PART_NAMES
+from vocalnet_cli.core.config.parts import PART_NAMES
 from vocalnet_cli.core.training.stages.stage import Stage
 
 HEADS = "heads"
