@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -29,9 +30,9 @@ PLACES = {"mtp10": 1, "ntp": 3}
 STEPS = 6
 
 
-def write_row(root: Path, name: str, changes: dict, family: str = "nano", arxiv: str = "2504.04060") -> None:
+def write_row(root: Path, name: str, changes: dict, family: str = "nano", arxiv: str = "2504.04060", table: str = "5") -> None:
     row = name.removeprefix("ablation-")
-    paper = {"arxiv": arxiv, "table": "5", "row": row.upper(), "expect": {"wer_percent": EXPECT.get(row, 1.0)}}
+    paper = {"arxiv": arxiv, "table": table, "row": row.upper(), "expect": {"wer_percent": EXPECT.get(row, 1.0)}}
     if row in PLACES:
         paper["place"] = PLACES[row]
     recipe = {"extends": "nano/ablation-base", "about": f"row {row}", "paper": paper, **changes}
@@ -141,6 +142,21 @@ def test_rows_that_only_draw_otherwise_are_trained_once(root: Path, vocalnet: Ca
     assert vocalnet("train", "--recipe", "nano/ablation-mtp3", "--seed", "0", "-o", "alone").code == 0
     taken, alone = (Path(folder, "model/talker.safetensors") for folder in ("runs/tables/nano-2504.04060-table5/mtp3/seed-0", "alone"))
     assert taken.read_bytes() == alone.read_bytes()
+
+
+def test_a_model_of_another_table_is_taken_unless_what_it_started_from_is_newer(root: Path, vocalnet: Callable, measured: list) -> None:
+    for table in ("7", "9"):
+        write_row(root, f"ablation-in{table}", {}, table=table)
+    assert vocalnet("recipes", "run", "--table", "5", "--limit-rows", "mtp3", "--seeds", "1").code == 0
+    told = vocalnet("recipes", "run", "--table", "7", "--seeds", "2")
+    first, taken = (Path(f"runs/tables/nano-2504.04060-table{run}/seed-0") for run in ("5/mtp3", "7/in7"))
+    assert told.code == 0 and f"in7, seed 0 is trained as {first}" in told.err and "seed 1 is trained as" not in told.err
+    assert (first / "model/talker.safetensors").read_bytes() == (taken / "model/talker.safetensors").read_bytes()
+    assert measured == [("mtp3", 0), ("in7", 0), ("in7", 1)]
+    later = (first / "origin.json").stat().st_mtime + 1
+    os.utime("runs/nano/align/model/config.json", (later, later))
+    again = vocalnet("recipes", "run", "--table", "9", "--seeds", "1")
+    assert again.code == 0 and "is trained as" not in again.err
 
 
 def test_a_failing_run_is_counted_and_the_others_go_on(root: Path, vocalnet: Callable, measured: list) -> None:

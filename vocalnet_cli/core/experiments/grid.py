@@ -22,6 +22,18 @@ _TOLD = ("about", "paper", "tried")
 """Sections of a recipe that only tell: they change no result."""
 
 
+def stored(folder: Path) -> dict[str, Any]:
+    """What the cell.json of a run folder holds; nothing before the first run. Raises VocalnetError if it is damaged."""
+    path = folder / CELL_FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise VocalnetError(f"{path}: not a result ({str(error).splitlines()[0]})", "Remove that file to measure the run again.") from error
+    return facts if isinstance(facts, dict) else {}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row with one seed."""
@@ -48,17 +60,8 @@ class Cell:
         return "resume" if any(self.folder.glob(f"checkpoints/*/{DONE_MARK}")) else "train"
 
     def stored(self) -> dict[str, Any]:
-        """What cell.json holds; nothing before the first run. Raises VocalnetError if it is damaged."""
-        path = self.folder / CELL_FILE
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise VocalnetError(
-                f"{path}: not a result ({str(error).splitlines()[0]})", "Remove that file to measure the run again."
-            ) from error
-        return facts if isinstance(facts, dict) else {}
+        """What cell.json holds (see `stored`)."""
+        return stored(self.folder)
 
     def store(self, **facts: Any) -> None:
         """Add to cell.json, whole or not at all."""

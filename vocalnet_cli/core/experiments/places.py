@@ -12,6 +12,10 @@ RESULTS_FILE = "results.json"
 """The whole table, in its folder."""
 
 
+TABLES = Path("runs/tables")
+"""Where all tables lie unless told otherwise."""
+
+
 def table_folder(family: str, paper: str, table: str) -> Path:
-    """Where the runs of a table go unless told otherwise."""
-    return Path("runs/tables") / f"{family}-{paper}-table{re.sub(r'[^A-Za-z0-9.]+', '-', table)}"
+    """Folder of a table's runs."""
+    return TABLES / f"{family}-{paper}-table{re.sub(r'[^A-Za-z0-9.]+', '-', table)}"

@@ -49,7 +49,7 @@ def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) ->
         watch.note(f"[{number} of {len(grid.asked)}] {cell}: {left}{_time_left(grid, number - 1)}")
         try:
             if left == "train" and (twin := twin_of(grid, cell)):
-                watch.note(f"{cell} is trained as {twin}, and measured in its own way")
+                watch.note(f"{cell} is trained as {twin.name}, and measured in its own way")
                 take_over(twin, cell)
             run_cell(cell, device, watch, quiet)
         except Interrupted as error:
