@@ -18,72 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import save_tiny, tiny_settings
-from tests.vocoder_runs import JUDGED, VOCODER
+from tests.train_runs import DIGITS, ROOT, WORDS, metrics, parts, recipe
 from vocalnet_cli.core.model.speech_tokenizer import SpeechTokenizer
-
-ROOT = Path(__file__).parents[2]
-DIGITS = ROOT / "tests" / "assets" / "digits"
-WORDS = "zero one two three four five six seven".split()
-SIZES = """
-model:
-  encoder: {hidden: 32, layers: 2, heads: 2, ffn: 64, window_s: 2}
-  adaptor: {hidden: 32}
-  thinker: {hidden: 32, layers: 2, heads: 2, kv_heads: 2, ffn: 64, vocab: 300, lora: {rank: 4, alpha: 8}}
-  talker: {hidden: 32, heads: 2, ffn: 64, projector_layers: 1, decoder_layers: 1, codes: 16, modules: 2}
-  vocoder: WAY_BACK
-data: {manifest: MANIFEST, max_question_s: 2}
-generation: {max_text_tokens: 6, max_speech_tokens: 20}
-"""
-
-
-@pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a manifest of eight spoken digits, and the working directory of the runs."""
-    rows = []
-    (tmp_path / "digits").symlink_to(DIGITS)
-    for number, word in enumerate(WORDS):
-        wav = f"digits/{number}_jackson_10.wav"
-        row = {
-            "id": word,
-            "source": "test",
-            "split": "train" if number < 6 else "dev",
-            "question": {"text": word, "audio": wav},
-            "answer": {"text": f"You said {word}.", "audio": wav, "voice": "flite:slt"},
-            "meta": {"kind": "digit"},
-        }
-        rows.append(json.dumps(row))
-    (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def recipe(corpus: Path, stage: str, **train: object) -> Path:
-    """A tiny copy of a nano recipe, starting from the runs beside it."""
-    settings = {
-        "steps": 3,
-        "batch_size": 2,
-        "log_every": 1,
-        "save_every": 2,
-        "eval_every": 2,
-        "dtype": "fp32",
-        "save_dtype": "fp32",
-        **train,
-    }
-    flow = stage in ("hift", "flow")
-    way_back = VOCODER if flow else {"codes": 16, "iterations": 2, **VOCODER["tokenizer"]}
-    sizes = SIZES.replace("MANIFEST", "manifest.jsonl").replace("WAY_BACK", json.dumps(way_back))
-    if stage == "hift":
-        settings["hift"] = JUDGED
-    if stage.startswith("mdm"):
-        sizes = sizes.replace("projector_layers: 1, ", "").replace(", modules: 2", "")
-    text = f"extends: nano/{stage}\n{sizes}train: {json.dumps(settings)}\n"
-    path = corpus / f"{stage}.yaml"
-    path.write_text(text)
-    return path
-
-
-def metrics(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet: Callable) -> None:
@@ -107,10 +43,6 @@ def test_every_stage_in_a_row_makes_a_model_that_answers(corpus: Path, vocalnet:
     )
     assert all(second[name].equal(third[name]) and joint[name].equal(last[name]) for name in second)
     assert not all(third[name].equal(joint[name]) for name in third)
-
-
-def parts(run: str) -> dict[str, dict[str, torch.Tensor]]:
-    return {path.stem: load_file(path) for path in Path(run, "model").glob("*.safetensors")}
 
 
 def changed(before: dict, after: dict) -> set[str]:
@@ -394,45 +326,6 @@ def test_a_folder_with_a_run_is_not_overwritten(corpus: Path, vocalnet: Callable
     assert vocalnet("train", "--recipe", path, "-o", "run").code == 0
     again = vocalnet("train", "--recipe", path, "-o", "run")
     assert again.code == 1 and "--resume" in again.err
-
-
-def test_shared_weights_learn_what_whole_copies_learn(corpus: Path) -> None:
-    """FSDP2 and DDP, two processes each: the same losses and the same talker."""
-    vocab = json.loads((save_tiny(corpus / "start") / "config.json").read_text())["model"]["thinker"]["vocab"]
-    rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()][:4]
-    lines = [json.dumps({**row, "speech_tokens": [(5 * n + place) % 16 for place in range(9)]}) for n, row in enumerate(rows)]
-    (corpus / "manifest.jsonl").write_text("\n".join(lines))
-    settings = {
-        "stage": "speak",
-        "model": tiny_settings(vocab).model_dump(mode="json"),
-        "init": {part: "start" for part in ("tokenizer", "thinker", "talker", "vocoder")},
-        "data": {"manifest": "manifest.jsonl", "questions": "written"},
-        "train": {"steps": 2, "batch_size": 2, "log_every": 1, "lr": 0.01, "warmup": 0.0},
-    }
-    (corpus / "speak.yaml").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vocalnet_cli", "train"]
-    for strategy in ("ddp", "fsdp"):
-        done = subprocess.run(
-            [*command, "--recipe", "speak.yaml", "-o", strategy, "--device", "cpu", "--set", f"distributed.strategy={strategy}"],
-            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-    losses = {name: [line["loss"] for line in metrics(corpus / name) if "loss" in line] for name in ("ddp", "fsdp")}
-    assert len(losses["ddp"]) == 2 and losses["fsdp"] == pytest.approx(losses["ddp"], rel=1e-3)
-    whole, shared = parts("ddp")["talker"], parts("fsdp")["talker"]
-    for key, tensor in whole.items():
-        torch.testing.assert_close(shared[key], tensor, rtol=1e-3, atol=1e-4)
-
-
-def test_a_dry_run_of_several_processes_is_told_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vocalnet_cli", "train"]
-    done = subprocess.run(
-        [*command, "--recipe", "nano/mtp5", "--dry-run", "--json"],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout)
-    assert told["trainable"] > 0 and told["tokens_per_step"] > 0 and not list(tmp_path.iterdir())
 
 
 def test_dry_run_counts_without_weights(vocalnet: Callable) -> None:
