@@ -12,13 +12,12 @@ from torch import Tensor
 
 from vocalnet_cli.core.model.vocoder.cosyvoice2.products import half_on_cpu
 
-FIRST_ROWS = 192
-"""Rows of a cache's first page; each further page doubles what there is."""
-
 
 class KeyCache:
     """Keys and values of a stack of attention layers, in pages. Rows are written in place and never copied.
 
+    The first page is as long as the first pass, each further one half of what there is: rows that stay free lie between those of
+    the layers, and memory that is touched here and there takes a chunk longer to get than what it computes with it.
     With a `limit` the oldest rows are overwritten once that many are kept, so `positions` tells which row holds what. `shared` is a
     cache (of the voice prompt) that others read too: it stands in front and is never written to.
     """
@@ -124,7 +123,7 @@ class KeyCache:
         """Pages for all rows that are open."""
         used, capacity = len(self._own), sum(page.shape[-2] for page in self._pages)
         if used > capacity:
-            size = max(FIRST_ROWS, capacity, used - capacity)
+            size = max(capacity // 2, used - capacity)
             size = size if self._limit is None else min(size, self._limit - capacity)
             rows, heads, _, width = like.shape
             self._pages.append(like.new_empty(self._layers, 2, rows, heads, size, width))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.vocoder_schema import FlowSettings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Attending
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory, Remembers, StreamConv1d
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN
 
@@ -62,12 +63,20 @@ class RelativeAttention(nn.Module):
         self.linear_q, self.linear_k, self.linear_v, self.linear_out = (nn.Linear(hidden, hidden) for _ in range(4))
         self.linear_pos = nn.Linear(hidden, hidden, bias=False)
         self.pos_bias_u, self.pos_bias_v = (nn.Parameter(torch.zeros(heads, hidden // heads)) for _ in range(2))
+        self._in, self._out = Product(), Product()
 
     def forward(self, x: Tensor, layer: int, attending: Attending, places: Places) -> Tensor:
         """[B, n, D] to [B, n, D]; `layer` is the number of this layer in its stack."""
-        q, k, v = (self._split(linear(x)) for linear in (self.linear_q, self.linear_k, self.linear_v))
-        out = attending(layer, q + self.pos_bias_u[:, None], k, v, self._position_scores(q, places))
-        return self.linear_out(out.transpose(1, 2).flatten(2))
+        inputs = self.linear_q, self.linear_k, self.linear_v
+        ready = fits(x, self.linear_out.weight)
+        if ready:
+            bias = torch.cat([linear.bias for linear in inputs])
+            rows = self._in(x, _stacked, *(linear.weight for linear in inputs), bias=bias).chunk(3, dim=-1)
+        else:
+            rows = tuple(linear(x) for linear in inputs)
+        q, k, v = (self._split(part) for part in rows)
+        out = attending(layer, q + self.pos_bias_u[:, None], k, v, self._position_scores(q, places)).transpose(1, 2).flatten(2)
+        return self._out.linear(out, self.linear_out) if ready else self.linear_out(out)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -89,9 +98,16 @@ class FeedForward(nn.Module):
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
         self.w_1, self.w_2 = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
+        self._up, self._down = Product(), Product()
 
     def forward(self, x: Tensor) -> Tensor:
+        if fits(x, self.w_1.weight):
+            return self._down.linear(F.silu(self._up.linear(x, self.w_1)), self.w_2)
         return self.w_2(F.silu(self.w_1(x)))
+
+
+def _stacked(*weights: Tensor) -> Tensor:
+    return torch.cat(weights)
 
 
 class ConformerLayer(nn.Module):

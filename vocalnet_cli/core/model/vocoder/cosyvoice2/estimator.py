@@ -62,10 +62,13 @@ class ResnetBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Mish(), nn.Linear(time, out))
         self.block1, self.block2 = ConvBlock(channels, out), ConvBlock(out, out)
         self.res_conv = nn.Conv1d(channels, out, 1)
+        self._across = Product()
 
     def forward(self, x: Tensor, time: Tensor, doing: EstimatorPass) -> Tensor:
         """[B, n, C] and the time's part [B or 1, out] to [B, n, out]."""
         y = self.block2(self.block1(x, doing) + time[:, None], doing)
+        if fits(x, self.res_conv.weight):
+            return self._across.each(_kept(x, doing.valid), self.res_conv, onto=y)
         return y + _each(self.res_conv, _kept(x, doing.valid))
 
 
@@ -177,6 +180,7 @@ class Estimator(nn.Module):
         self.up_blocks = nn.ModuleList([group(2 * width, conv=True)])
         self.final_block = ConvBlock(width, width)
         self.final_proj = nn.Conv1d(width, VOCODER_MEL_BINS, 1)
+        self._out = Product()
 
     @property
     def attention_layers(self) -> int:
@@ -202,7 +206,8 @@ class Estimator(nn.Module):
             if len(group) == 3:
                 y = group[2](_kept(y, doing.valid), doing.memory)
         y = self.final_block(y, doing)
-        return _kept(_each(self.final_proj, y), doing.valid).mT
+        mel = self._out.each(y, self.final_proj) if fits(y, self.final_proj.weight) else _each(self.final_proj, y)
+        return _kept(mel, doing.valid).mT
 
     def _groups(self) -> list[nn.ModuleList]:
         return [*self.down_blocks, *self.mid_blocks, *self.up_blocks]  # type: ignore[list-item]

@@ -1,4 +1,8 @@
-"""Matrix products with weights made ready for them: several as one and, in half precision on a CPU, laid out as oneDNN wants them."""
+"""Matrix products with weights made ready for them: several as one and, on a CPU, laid out as oneDNN wants them.
+
+torch's own single-precision products on a CPU are MKL's: they lay out the weights in every call and, on AMD's, use half of the
+machine's arithmetic (AVX2). oneDNN's are 1.9 to 2.3 times as fast there, for 60 rows as for 1000.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,19 @@ def fits(x: Tensor, weight: Tensor) -> bool:
     return weight.dtype == x.dtype and not weight.requires_grad and not x.requires_grad
 
 
-@lru_cache(maxsize=4)
+def lays_out(x: Tensor) -> bool:
+    """Whether products with x take weights that are laid out beforehand."""
+    return x.device.type == "cpu" and _lays_out(x.dtype)
+
+
+@lru_cache(maxsize=8)
 def _lays_out(dtype: torch.dtype) -> bool:
-    supported = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
     ops: Any = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or not all(hasattr(ops, one) for one in ("_reorder_linear_weight", "_linear_pointwise")):
         return False
+    if dtype == torch.float32:
+        return torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    supported = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype, "")
     return bool(getattr(ops, supported, lambda: False)())
 
 
@@ -44,7 +55,7 @@ class Product:
 
         `then`: gelu=True, the exact one of the result; or onto=y [..., m], which is added to.
         """
-        laid_out = half_on_cpu(x) and _lays_out(x.dtype)
+        laid_out = lays_out(x)
         key = tuple((weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version) for weight in weights)
         if self._made is None or self._made[0] != key:
             with torch.inference_mode(False), torch.no_grad():
@@ -65,6 +76,14 @@ class Product:
         """What a linear layer gives."""
         return self(x, _same, layer.weight, bias=layer.bias, **then)
 
+    def each(self, x: Tensor, layer: nn.Conv1d, **then: Any) -> Tensor:
+        """What a convolution of one frame gives on rows [..., C]."""
+        return self(x, _frame, layer.weight, bias=layer.bias, **then)
+
 
 def _same(weight: Tensor) -> Tensor:
     return weight
+
+
+def _frame(weight: Tensor) -> Tensor:
+    return weight[..., 0]

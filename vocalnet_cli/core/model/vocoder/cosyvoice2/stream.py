@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits, half_on_cpu
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits, lays_out
 
 
 class Remembers(Protocol):
@@ -93,7 +93,7 @@ class StreamConv1d(nn.Module):
 class CausalConv1d(StreamConv1d):
     """`StreamConv1d` over frames in rows, [B, n, C] to [B, n, out], that sees nothing to its right.
 
-    In half precision on a CPU it is one matrix product: convolutions there take twice as long for as much.
+    On a CPU it is one matrix product: convolutions there take up to twice as long for as much.
     """
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
@@ -106,7 +106,7 @@ class CausalConv1d(StreamConv1d):
         held = memory.get(self)
         joined = torch.cat([x.new_zeros(len(x), self.left, x.shape[-1]) if held is None else held, x], dim=1)
         memory.put(self, joined[:, count:].clone())
-        if half_on_cpu(x) and fits(x, self.weight):
+        if lays_out(x) and fits(x, self.weight):
             seen = torch.cat([joined[:, i : i + count] for i in range(kernel)], dim=-1)
             return self._product(seen, _in_rows, self.weight, bias=self.bias)
         return F.conv1d(joined.mT, self.weight.to(x.dtype), self.bias.to(x.dtype)).mT
