@@ -14,7 +14,8 @@ import pytest
 import soundfile
 
 from vocalnet_cli.core.audio.wav import read_question
-from vocalnet_cli.core.config.places import nano_folder
+from vocalnet_cli.core.config.places import embedded_folder, nano_folder
+from vocalnet_cli.core.evaluation.wer import Recogniser, known_words, word_errors
 from vocalnet_cli.core.generation.events import AudioChunk, TextDelta
 from vocalnet_cli.core.generation.load import carried_question, generation_settings, load_speaker
 from vocalnet_cli.core.generation.streaming import answer
@@ -55,6 +56,18 @@ def test_it_speaks_before_it_has_written_the_last_word() -> None:
     assert kinds.index(AudioChunk) < max(i for i, kind in enumerate(kinds) if kind is TextDelta)
 
 
+@pytest.mark.parametrize("steps", ["1", "4", "auto"])
+def test_the_masked_diffusion_talker_says_what_the_thinker_writes(vocalnet: Callable, tmp_path: Path, steps: str) -> None:
+    result = vocalnet("infer", "--model", "nano-mdm", "--steps", steps, carried_question(), "-o", tmp_path, "--json", "--device", "cpu")
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    assert told["text"] == "The capital of Germany is Berlin." and 1 < told["audio_s"] < 4
+    samples, rate = soundfile.read(tmp_path / "question.wav", dtype="float32")
+    errors = word_errors(told["text"], Recogniser(known_words()).hear(samples, rate))
+    assert errors.total <= 2, errors  # of six words; a talker of the same size that knows nothing gets all wrong
+
+
 def test_the_weights_stay_small() -> None:
+    assert sum(path.stat().st_size for path in embedded_folder("nano-mdm").glob("*.safetensors")) <= 10e6
     assert sum(path.stat().st_size for path in nano_folder().glob("*.safetensors")) <= 40e6
     assert sum(os.path.getsize(path) for path in (nano_folder() / "eval").rglob("*.opus")) <= 6e6

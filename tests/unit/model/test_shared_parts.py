@@ -11,9 +11,7 @@ import torch
 
 from tests.tiny import tiny_model, tone
 from vocalnet_cli.core.audio.wav import write_wav
-from vocalnet_cli.core.config import places
 from vocalnet_cli.core.errors import MissingWeights, VocalnetError
-from vocalnet_cli.core.generation.load import find_model
 from vocalnet_cli.core.model.folder import PARTS, encoder_hash, read_config, weights_hash
 from vocalnet_cli.core.model.weights import load_model, save_model
 from vocalnet_cli.core.training.init import load_init
@@ -102,21 +100,3 @@ def test_another_thinker_is_noticed(vocalnet, pair, tmp_path: Path) -> None:
     (first / "config.json").unlink()
     with pytest.raises(MissingWeights, match="takes parts from"):
         load_model(small)
-
-
-def test_nano_mdm_is_listed_only_where_it_is(vocalnet, pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = pair
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(places, "files", lambda package: tmp_path / "package")
-
-    def listed() -> set[str]:
-        return {row["name"] for row in json.loads(vocalnet("models", "--json").out)}
-
-    refused = vocalnet("infer", "--model", "nano-mdm", "q.wav")
-    assert refused.code == 1 and len(refused.err.strip().splitlines()) == 2 and "models store runs/nano/mdm-distill/model" in refused.err
-    assert "nano-mdm" not in listed()
-    assert vocalnet("models", "store", second, "talker", "--beside", first, "-o", "nano-mdm").code == 0
-    assert find_model("nano-mdm") == Path("nano-mdm")  # made here as told
-    (tmp_path / "package/assets").mkdir(parents=True)
-    inside = Path("nano-mdm").rename(tmp_path / "package/assets/nano-mdm")
-    assert find_model("nano-mdm") == inside and "nano-mdm" in listed()

@@ -23,11 +23,11 @@ EMBEDDED = {
     NANO: "embedded model, trained from nothing, English",
     NANO_MDM: "nano with a masked-diffusion talker; its other parts are nano's",
 }
-"""Models that can be part of the package, and what they are; all but `nano` only where their folder is."""
+"""The models of the package, and what they are."""
 
 
 def embedded_folder(name: str) -> Path:
-    """Folder of a model of EMBEDDED, whether or not this installation has it."""
+    """Folder of a model of EMBEDDED."""
     return Path(str(files("vocalnet_cli"))) / "assets" / name
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vocalnet_cli.core.config.find import find_recipe, recipe_name
 from vocalnet_cli.core.config.load import check_tree
-from vocalnet_cli.core.config.places import NANO, NANO_MDM, embedded_folder, is_embedded, nano_folder, run_folder
+from vocalnet_cli.core.config.places import NANO, embedded_folder, is_embedded, nano_folder, run_folder
 from vocalnet_cli.core.config.schema import GenerationSettings
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderSettings
 from vocalnet_cli.core.config.yaml_tree import parse
@@ -47,11 +47,6 @@ def find_model(model: str | None, recipe: str | None = None, fetch: bool = True)
         if here is None and not fetch:
             raise MissingWeights(f"{model}: not on this machine", f"Get it with `vocalnet models pull {model}`.")
         return here or hub.pull(model)
-    if model == NANO_MDM:
-        raise MissingWeights(
-            f"model {NANO_MDM}: not in this package, and no folder of that name is here",
-            f"Train nano/mdm-distill, then `vocalnet models store runs/nano/mdm-distill/model talker --beside nano -o {NANO_MDM}`.",
-        )
     raise MissingWeights(
         f"model {model!r}: no such folder, and no model of that name is on this machine",
         "Answer with the embedded model (--model nano), name a folder written by `vocalnet train`, or a hub id (`vocalnet models`).",
