@@ -14,7 +14,7 @@ from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
 from vocalnet_cli.core.model.vocoder.cosyvoice2 import attention, products
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import folded
-from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import CausalConv1d, Memory
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import CausalConv1d, Memory, StreamConv1d, StreamConvTranspose1d
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import CosyVoice2Vocoder, Schedule
 
 SAME, MEL, SOUND = 1e-6, 2e-5, 1e-4
@@ -195,6 +195,36 @@ def test_convolutions_over_rows_are_products(dtype, atol):
     torch.testing.assert_close(conv(x, Memory()).float(), trained, atol=atol, rtol=0)
     conv.weight.neg_()  # the matrix follows
     torch.testing.assert_close(pieces(), 2 * conv.bias.float() - trained, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@torch.no_grad()
+def test_convolutions_with_prepared_weights_are_torchs(batch):
+    """Learning weights go through torch's convolutions, others through oneDNN's where there is one; whole and in pieces."""
+    layers = [
+        StreamConv1d(6, 8, 5, left=4, right=4, dilation=2),
+        StreamConv1d(6, 8, 6, left=1, right=1, stride=3),
+        StreamConvTranspose1d(6, 4, 7, 3),
+    ]
+    for layer in layers:
+        x = torch.randn(batch, 6, 30)
+        wanted = layer(x, Memory())
+        layer.requires_grad_(False)
+        memory = Memory()
+        pieces = [layer(part, memory, last) for part, last in zip(x.split([1, 9, 20], dim=-1), (False, False, True), strict=True)]
+        for found in (layer(x, Memory()), layer(x.mT.contiguous().mT, Memory()), torch.cat(pieces, dim=-1)):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        layer.weight.neg_()  # what was prepared follows
+        torch.testing.assert_close(layer(x, Memory()), 2 * layer.bias[:, None] - wanted, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_pitch_is_computed_in_float64_by_the_weights_there_are():
+    layer, x = StreamConv1d(4, 4, 3, left=1, right=1).requires_grad_(False), torch.randn(1, 4, 9, dtype=torch.float64)
+    for change in (lambda: None, lambda: layer.weight.mul_(2)):
+        change()
+        wanted = torch.nn.functional.conv1d(x, layer.weight.double(), layer.bias.double(), padding=1)
+        torch.testing.assert_close(layer(x, Memory()), wanted, atol=1e-12, rtol=0)
 
 
 def test_the_2024_release_streams_too():

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocalnet_cli.core.config.vocoder_schema import HiftSettings
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import fits
 from vocalnet_cli.core.model.vocoder.cosyvoice2.source import HarmonicSource, PitchPredictor, Spectrum, Synthesis
-from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory, Remembers, StreamConv1d, StreamConvTranspose1d, delayed, together
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import (
+    Memory,
+    Remembers,
+    StreamConv1d,
+    StreamConvTranspose1d,
+    delayed,
+    joined_up,
+    together,
+)
 from vocalnet_cli.core.units import VOCODER_HOP, VOCODER_MEL_BINS
 
 _LOUDEST = 100.0
@@ -24,6 +35,9 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         alpha = self.alpha[:, None]
+        if fits(x, self.alpha):  # the same in fewer passes over memory
+            sine = (x * alpha).sin_()
+            return torch.addcmul(x, sine, sine * (1 / (alpha + 1e-9)))
         return x + (x * alpha).sin().square() / (alpha + 1e-9)
 
 
@@ -105,7 +119,7 @@ class Hift(nn.Module):
             x = x + heard
             blocks = self.resblocks[i * len(self.settings.kernels) : (i + 1) * len(self.settings.kernels)]
             outs = together((self, "blocks", i), [block(x, memory, last) for block in blocks], memory)
-            x = torch.stack(outs).mean(0)
+            x = reduce(torch.add, outs) / len(outs)
         y = self.conv_post(F.leaky_relu(x), memory, last)  # the default slope, not the settings' (as released)
         magnitude, phase = y.chunk(2, dim=1)
         sound = self.synthesis(magnitude.exp().clamp_max(_LOUDEST), phase.sin(), memory, last)
@@ -117,7 +131,7 @@ class Hift(nn.Module):
         held = memory.get(key)
         if held is True:
             return x
-        x = x if held is None else torch.cat([held, x], dim=-1)
+        x = x if held is None else joined_up([held, x])
         started = x.shape[-1] > 1
         memory.put(key, True if started else x)
-        return torch.cat([x[..., 1:2], x], dim=-1) if started else x[..., :0]
+        return joined_up([x[..., 1:2], x]) if started else x[..., :0]

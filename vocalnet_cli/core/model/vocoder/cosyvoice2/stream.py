@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits, lays_out
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Convolution, Made, Product, fits, lays_out
 
 
 class Remembers(Protocol):
@@ -73,21 +73,32 @@ class StreamConv1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out, channels, kernel))
         self.bias = nn.Parameter(torch.empty(out))
         self.left, self.right, self.stride, self.dilation = left, right, stride, dilation
+        self._convolution, self._typed = Convolution(), Made()
         _init(self.weight, self.bias, channels * kernel)
 
     def forward(self, x: Tensor, memory: Remembers, last: bool = True) -> Tensor:
         """The next [B, C, n] to as many outputs [B, out, m] as have all their inputs."""
         held = memory.get(self)
+        ready = lays_out(x) and fits(x, self.weight)
+        span = (self.weight.shape[-1] - 1) * self.dilation + 1
+        if ready and held is None and last and self.left == self.right and x.shape[-1] + 2 * self.left >= span:  # the whole
+            return self._convolution(x, self.weight, self.bias, self.stride, self.dilation, self.left)
         parts = [x.new_zeros(*x.shape[:2], self.left) if held is None else held, x]
         if last and self.right:
             parts.append(x.new_zeros(*x.shape[:2], self.right))
-        joined = torch.cat(parts, dim=-1)
-        span = (self.weight.shape[-1] - 1) * self.dilation + 1
+        joined = joined_up(parts, by_frames=ready)
         count = max(0, (joined.shape[-1] - span) // self.stride + 1)
         memory.put(self, joined[..., count * self.stride :].clone())
         if not count:
             return x.new_zeros(x.shape[0], self.weight.shape[0], 0)
-        return F.conv1d(joined, self.weight.to(x.dtype), self.bias.to(x.dtype), self.stride, dilation=self.dilation)
+        if ready:
+            return self._convolution(joined, self.weight, self.bias, self.stride, self.dilation)
+        weight = self.weight if x.dtype == self.weight.dtype else self._in(x.dtype)
+        return F.conv1d(joined, weight, self.bias.to(x.dtype), self.stride, dilation=self.dilation)
+
+    def _in(self, dtype: torch.dtype) -> Tensor:
+        """The weight in another type, kept if it does not learn."""
+        return self.weight.to(dtype) if self.weight.requires_grad else self._typed.of(dtype, lambda weight: weight.to(dtype), self.weight)
 
 
 class CausalConv1d(StreamConv1d):
@@ -125,13 +136,17 @@ class StreamConvTranspose1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, out, kernel))
         self.bias = nn.Parameter(torch.empty(out))
         self.rate, self.cut = rate, (kernel - rate) // 2
+        self._convolution = Convolution()
         _init(self.weight, self.bias, channels * kernel)
 
     def forward(self, x: Tensor, memory: Remembers, last: bool = True) -> Tensor:
         """The next [B, C, n] to the outputs that no later input reaches."""
         batch, out, kernel = x.shape[0], *self.weight.shape[1:]
         tail, drop = memory.get(self) or (x.new_zeros(batch, out, kernel - self.rate), self.cut)
-        if x.shape[-1]:
+        if x.shape[-1] and lays_out(x) and fits(x, self.weight):
+            sound = self._convolution.transposed(x, self.weight, self.rate)
+            sound[..., : tail.shape[-1]] += tail
+        elif x.shape[-1]:
             spread = F.conv_transpose1d(x, self.weight, stride=self.rate)
             sound = torch.cat([spread[..., : tail.shape[-1]] + tail, spread[..., tail.shape[-1] :]], dim=-1)
         else:
@@ -145,7 +160,7 @@ class StreamConvTranspose1d(nn.Module):
 def delayed(key: Hashable, x: Tensor, count: int, memory: Remembers) -> Tensor:
     """The next `count` of a signal [..., n] that waits for a slower one; the rest is held."""
     held = memory.get(key)
-    joined = x if held is None else torch.cat([held, x], dim=-1)
+    joined = x if held is None else joined_up([held, x])
     memory.put(key, joined[..., count:].clone())
     return joined[..., :count]
 
@@ -153,10 +168,20 @@ def delayed(key: Hashable, x: Tensor, count: int, memory: Remembers) -> Tensor:
 def together(key: Hashable, signals: Sequence[Tensor], memory: Remembers) -> list[Tensor]:
     """Signals [..., n_i] of different delay, each cut to what all of them have; the rest is held."""
     held = memory.get(key) or [x[..., :0] for x in signals]
-    joined = [torch.cat(pair, dim=-1) for pair in zip(held, signals, strict=True)]
+    joined = [joined_up(pair) for pair in zip(held, signals, strict=True)]
     count = min(x.shape[-1] for x in joined)
     memory.put(key, [x[..., count:].clone() for x in joined])
     return [x[..., :count] for x in joined]
+
+
+def joined_up(parts: Sequence[Tensor], by_frames: bool = False) -> Tensor:
+    """Parts [B, C, n_i] of a signal as one, in memory frame by frame if the newest is or as asked for."""
+    parts = [part for part in parts if part.shape[-1]] or parts[-1:]
+    if len(parts) == 1:
+        return parts[0]
+    if by_frames or (parts[-1].dim() == 3 and parts[-1].stride(1) == 1):
+        return torch.cat([part.mT for part in parts], dim=-2).mT
+    return torch.cat(list(parts), dim=-1)
 
 
 def _init(weight: Tensor, bias: Tensor, fan_in: int) -> None:
