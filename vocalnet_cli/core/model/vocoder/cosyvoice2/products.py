@@ -1,7 +1,8 @@
 """Matrix products with weights made ready for them: several as one and, on a CPU, laid out as oneDNN wants them.
 
 torch's own single-precision products on a CPU are MKL's: they lay out the weights in every call and, on AMD's, use half of the
-machine's arithmetic (AVX2). oneDNN's are 1.9 to 2.3 times as fast there, for 60 rows as for 1000.
+machine's arithmetic (AVX2). oneDNN's are 1.9 to 2.3 times as fast there, for 60 rows as for 1000. torch.compile, weights frozen, comes
+after them: layers over a chunk's rows take 1.3 to 1.5 times as long (torch 2.13, one thread), and compiling five of them a minute.
 """
 
 from __future__ import annotations
