@@ -72,8 +72,12 @@ def talker_table(result: Mapping[str, Any]) -> list[Sequence[object]]:
 def vocoder_table(result: Mapping[str, Any]) -> list[Sequence[object]]:
     """Whole, streamed, and single chunks; beside them the baseline, where it was measured."""
     last = len(result["chunk_ms"])
-    chunks = {1: "first chunk", **({3: "third chunk"} if last > 3 else {}), **({last: "last chunk"} if last > 1 else {})}
-    values = {"at once": _both(result, "offline_s"), "in chunks": _both(result, "streaming_s")}
+    chunks = {**({3: "third chunk"} if last > 3 else {}), **({last: "last chunk"} if last > 1 else {})}
+    values = {
+        "at once": _both(result, "offline_s"),
+        "in chunks": _both(result, "streaming_s"),
+        "first chunk": _both(result, "first_chunk_s"),
+    }
     for number, name in chunks.items():
         values[name] = [None if times is None else times[number - 1] / 1000 for times in _both(result, "chunk_ms")]
     rows: list[Sequence[object]] = [("voice, once", f"{result['voice_s']:.3f}", "-", "-")]

@@ -63,14 +63,15 @@ def speak_loudly(vocoder: CosyVoice2Vocoder) -> None:
 
     Layers keep the size of what they are given, residual ones and the last add a little, and the pitch is a voice's.
     """
-    for name, weight in vocoder.named_parameters():
-        if weight.ndim > 1 and "embedding" not in name:
-            weight.data *= _KEEP * (_ADD if ".convs2." in name or "conv_post" in name else 1.0)
-    for module in vocoder.hift.modules():
-        if isinstance(module, StreamConvTranspose1d):
-            module.weight.data *= module.rate**0.5  # so many of its inputs miss each output
-    vocoder.hift.f0_predictor.classifier.weight.data *= _VIBRATO_HZ
-    vocoder.hift.f0_predictor.classifier.bias.data.fill_(_PITCH_HZ)
+    with torch.no_grad():  # in place, so that what was made of the weights before is made anew
+        for name, weight in vocoder.named_parameters():
+            if weight.ndim > 1 and "embedding" not in name:
+                weight.mul_(_KEEP * (_ADD if ".convs2." in name or "conv_post" in name else 1.0))
+        for module in vocoder.hift.modules():
+            if isinstance(module, StreamConvTranspose1d):
+                module.weight.mul_(module.rate**0.5)  # so many of its inputs miss each output
+        vocoder.hift.f0_predictor.classifier.weight.mul_(_VIBRATO_HZ)
+        vocoder.hift.f0_predictor.classifier.bias.fill_(_PITCH_HZ)
 
 
 def _filled(name: str, shape: torch.Size, block: torch.Tensor) -> torch.Tensor:

@@ -48,6 +48,10 @@ class Recomputed:
         run = len(self._times) % 2 == 0 or end == self._count
         self._times.append(self._clock(lambda: self._spoken(start, end, _MEL_KEPT if start else 0)) if run else None)
 
+    def first(self) -> float:
+        """Seconds of the first chunk, once more."""
+        return self._clock(lambda: self._spoken(0, min(self._chunk, self._count), 0))
+
     def whole(self) -> float:
         """Seconds of one pass over everything."""
         return self._clock(lambda: self._spoken(0, self._count, 0))

@@ -33,6 +33,9 @@ _THIRD = 3
 _STEADY = 10
 """Late chunks whose median counts where the context is bounded, so that all of them have as much to do."""
 
+_FIRSTS, _WHOLES = 5, 3
+"""How often the first chunk and the answer at once are timed, in turn with the baseline; their medians count."""
+
 _LOOKAHEADS = (0, 5, 13)
 """Frames HiFT may wait for whose sound is compared with the exact one's."""
 
@@ -72,14 +75,14 @@ class _Stream:
         """What was spoken, float32 [samples]."""
         return np.concatenate(self.pieces)
 
-    def growth(self, late: int = 1) -> dict[str, float]:
-        """The `late` chunks before the end (which also hands out what HiFT still owes) over the third; nothing if there are not as many."""
+    def growth(self, late: int = 3) -> dict[str, float]:
+        """The `late` chunks before the end (which hands out what HiFT owes), their median, over the third; nothing if there are too few."""
         if len(self.chunks_s) < _THIRD + 2:
             return {}
         third = median(self.chunks_s[_THIRD - 2 : _THIRD + 1])
         return {"growth": round(median(self.chunks_s[max(_THIRD, len(self.chunks_s) - 1 - late) : -1]) / third, DIGITS)}
 
-    def told(self, late: int = 1) -> dict[str, Any]:
+    def told(self, late: int = 3) -> dict[str, Any]:
         """Its times, and the memory of its keys."""
         return {
             "streaming_s": sum(self.chunks_s),
@@ -109,19 +112,21 @@ def vocoder_latency(
 ) -> dict[str, Any]:
     """Times for an answer of `answer_s` (whole chunks) in a voice of `prompt_s`: random weights, real size unless `settings` differ.
 
-    `offline_s`: all tokens as one chunk; `streaming_s`: in chunks of `chunk_tokens`; `chunk_ms`: each chunk in order; `flow_s`: the
-    flow's part; `cache_mb`: keys of the answer at its end; `growth`: a late chunk over the third; `voice_s`: preparing the voice, once;
-    `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation (see `Recomputed`), `ratio` is baseline over
-    ours, for `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in half precision; `window`: an answer of
-    `long_s` under `context: window`, in the faster of them; `lookahead`: fewer frames for HiFT to wait for; each with its sound's
-    log-spectral difference in dB, and of the flow's frames `mel_error`, the norm of the difference over that of the frames.
+    `offline_s`: all tokens as one chunk; `first_chunk_s`; both timed several times. `streaming_s`: in chunks of `chunk_tokens`;
+    `chunk_ms`: each chunk in order; `flow_s`: the flow's part; `cache_mb`: keys of the answer at its end; `growth`: late chunks over the
+    third; `voice_s`: preparing the voice, once; `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation
+    (see `Recomputed`), `ratio` is baseline over ours, for `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in
+    half precision; `window`: an answer of `long_s` under `context: window`, in the faster of them; `lookahead`: fewer frames for HiFT to
+    wait for; each with its sound's log-spectral difference in dB, and of the flow's frames `mel_error`, the norm of the difference over
+    that of the frames.
     Uses as many threads as torch is set to; `advance(done, total)` hears of every chunk.
     """
     chosen, where, chunk = settings or CosyVoice2Settings(), torch.device(device), asked.chunk_tokens
     counts = [_whole(seconds, chunk) for seconds in (asked.answer_s, max(asked.long_s, asked.answer_s))]
     chunks = counts[0] // chunk
-    rounds = 2 * chunks + (counts[1] // chunk if asked.long_s else 0) + (Recomputed.runs(chunks) + 1 if asked.baseline else 0)
-    clock, peak = _Counted(where, rounds + 2, advance), PeakMemory(where)
+    repeats = (_FIRSTS + _WHOLES) * (2 if asked.baseline else 1)
+    rounds = 2 * chunks + (counts[1] // chunk if asked.long_s else 0) + (Recomputed.runs(chunks) if asked.baseline else 0)
+    clock, peak = _Counted(where, rounds + repeats + 1, advance), PeakMemory(where)
     ours, other = (_build(one, where, seed) for one in (chosen, _other_precision(chosen)))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(chosen.codes, (counts[1],), generator=generator)
@@ -131,13 +136,10 @@ def vocoder_latency(
         streams = [_Stream(vocoder, voice, answer, chunk, clock) for vocoder in (ours, other)]
         baseline = Recomputed(ours, voice, answer, chunk, clock) if asked.baseline else None
         _in_turn([*streams, baseline] if baseline is not None else streams, chunks)
-        at_once = Schedule(len(answer), len(answer))
-        offline_s = clock(lambda: ours.push(ours.begin(voice, at_once), answer, True))
-        streamed = streams[0].told()
-        told: dict[str, Any] = {"offline_s": offline_s, **streamed, "voice_s": voice_s, "audio_s": len(answer) / SPEECH_TOKEN_HZ}
+        streamed, own = streams[0].told(), _Alone(ours, voice, answer, chunk, clock)
+        told: dict[str, Any] = {**streamed, "voice_s": voice_s, "audio_s": len(answer) / SPEECH_TOKEN_HZ}
         told["rtf"] = streamed["streaming_s"] / told["audio_s"]
-        if baseline is not None:
-            told |= _against(baseline, told)
+        told |= _against(own, baseline, told) if baseline is not None else _often([own])[0]
         told["precision"] = _precision(*streams)
         told["lookahead"] = _lookahead(streams[0])
         if asked.long_s:
@@ -196,11 +198,47 @@ def _in_turn(ways: Sequence[_Stream | Recomputed], chunks: int) -> None:
             way.step()
 
 
-def _against(baseline: Recomputed, told: dict[str, Any]) -> dict[str, Any]:
-    offline_s, times = baseline.whole(), baseline.chunks_s
-    sums, chunk_ms = {"offline_s": offline_s, "streaming_s": sum(times)}, [1000 * seconds for seconds in times]
-    ratio = {name.removesuffix("_s"): seconds / told[name] for name, seconds in sums.items()}
-    return {"baseline": {**sums, "chunk_ms": chunk_ms}, "ratio": {**ratio, "first_chunk": chunk_ms[0] / told["chunk_ms"][0]}}
+class _Alone:
+    """A fresh answer: its first chunk, or all at once."""
+
+    def __init__(self, vocoder: _Watched, voice: Voice, tokens: Tensor, chunk: int, clock: Stopwatch) -> None:
+        self._vocoder, self._voice, self._tokens, self._chunk, self._clock = copy.copy(vocoder), voice, tokens, chunk, clock
+        self._vocoder.mels = []
+
+    def first(self) -> float:
+        """Seconds of the first chunk."""
+        piece, last = next(_pieces(self._tokens, self._chunk, self._vocoder.settings.flow.lookahead_tokens))
+        return self._spoken(piece, last, self._chunk)
+
+    def whole(self) -> float:
+        """Seconds of one pass over everything."""
+        return self._spoken(self._tokens, True, len(self._tokens))
+
+    def _spoken(self, tokens: Tensor, last: bool, size: int) -> float:
+        seconds = self._clock(lambda: self._vocoder.push(self._vocoder.begin(self._voice, Schedule(size, size)), tokens, last))
+        self._vocoder.mels.clear()
+        return seconds
+
+
+def _often(ways: Sequence[_Alone | Recomputed]) -> list[dict[str, float]]:
+    """The median times of each way's first chunk and whole answer, the ways in turn."""
+    told: list[dict[str, float]] = [{} for _ in ways]
+    for name, count in (("first_chunk_s", _FIRSTS), ("offline_s", _WHOLES)):
+        times: list[list[float]] = [[] for _ in ways]
+        for number in range(count):
+            places = range(len(ways)) if number % 2 == 0 else reversed(range(len(ways)))
+            for place in places:
+                times[place].append(ways[place].first() if name == "first_chunk_s" else ways[place].whole())
+        for one, seconds in zip(told, times, strict=True):
+            one[name] = median(seconds)
+    return told
+
+
+def _against(own: _Alone, baseline: Recomputed, told: dict[str, Any]) -> dict[str, Any]:
+    mine, theirs = _often([own, baseline])
+    sums = {**theirs, "streaming_s": sum(baseline.chunks_s)}
+    ratio = {name.removesuffix("_s"): seconds / {**told, **mine}[name] for name, seconds in sums.items()}
+    return {**mine, "baseline": {**sums, "chunk_ms": [1000 * seconds for seconds in baseline.chunks_s]}, "ratio": ratio}
 
 
 def _precision(*streams: _Stream) -> dict[str, Any]:
