@@ -16,6 +16,7 @@ from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderS
 from vocalnet_cli.core.config.yaml_tree import parse
 from vocalnet_cli.core.errors import MissingWeights, RecipeError, UsageError, VocalnetError
 from vocalnet_cli.core.generation.vocoder import NAME_A_VOCODER, find_vocoder, load_vocoder
+from vocalnet_cli.core.model.allocator import keep_freed_memory
 from vocalnet_cli.core.model.folder import read_config
 
 if TYPE_CHECKING:
@@ -164,4 +165,6 @@ def load_speaker(model: Plan | Path, device: torch.device, dtype: torch.dtype) -
     if loaded.vocoder is None:
         folder = model.folder if isinstance(model, Plan) else model
         raise MissingWeights(f"{folder}: this model has no vocoder, so it cannot speak", NAME_A_VOCODER)
+    if device.type == "cpu":
+        keep_freed_memory()
     return loaded

@@ -21,6 +21,7 @@ from vocalnet_cli.core.latency.memory import PeakMemory
 from vocalnet_cli.core.latency.random_parts import speak_loudly
 from vocalnet_cli.core.latency.recompute import Recomputed
 from vocalnet_cli.core.latency.timers import DIGITS, Stopwatch
+from vocalnet_cli.core.model.allocator import keep_freed_memory
 from vocalnet_cli.core.model.device import DTYPES
 from vocalnet_cli.core.model.vocoder.contract import Voice
 from vocalnet_cli.core.model.vocoder.cosyvoice2.speaking import SoundState, next_sound
@@ -114,18 +115,20 @@ def vocoder_latency(
 
     `offline_s`: all tokens as one chunk; `first_chunk_s`; both timed several times. `streaming_s`: in chunks of `chunk_tokens`;
     `chunk_ms`: each chunk in order; `flow_s`: the flow's part; `cache_mb`: keys of the answer at its end; `growth`: late chunks over the
-    third; `voice_s`: preparing the voice, once; `rtf`: streaming over the answer's length. `baseline` has the same keys for recomputation
-    (see `Recomputed`), `ratio` is baseline over ours, for `offline`, `streaming` and `first_chunk`. `precision`: the flow in fp32 and in
-    half precision; `window`: an answer of `long_s` under `context: window`, in the faster of them; `lookahead`: fewer frames for HiFT to
-    wait for; each with its sound's log-spectral difference in dB, and of the flow's frames `mel_error`, the norm of the difference over
-    that of the frames.
+    third, of an answer whose chunks follow each other as in use; `voice_s`: preparing the voice, once; `rtf`: streaming over the
+    answer's length. `baseline` has the same keys for recomputation (see `Recomputed`), `ratio` is baseline over ours, for `offline`,
+    `streaming` and `first_chunk`. `precision`: the flow in fp32 and in half precision; `window`: an answer of `long_s` under `context:
+    window`, in the faster of them; `lookahead`: fewer frames for HiFT to wait for; each with its sound's log-spectral difference in dB,
+    and of the flow's frames `mel_error`, the norm of the difference over that of the frames.
     Uses as many threads as torch is set to; `advance(done, total)` hears of every chunk.
     """
     chosen, where, chunk = settings or CosyVoice2Settings(), torch.device(device), asked.chunk_tokens
     counts = [_whole(seconds, chunk) for seconds in (asked.answer_s, max(asked.long_s, asked.answer_s))]
     chunks = counts[0] // chunk
     repeats = (_FIRSTS + _WHOLES) * (2 if asked.baseline else 1)
-    rounds = 2 * chunks + (counts[1] // chunk if asked.long_s else 0) + (Recomputed.runs(chunks) if asked.baseline else 0)
+    rounds = 3 * chunks + (counts[1] // chunk if asked.long_s else 0) + (Recomputed.runs(chunks) if asked.baseline else 0)
+    if where.type == "cpu":
+        keep_freed_memory()  # as where a model is loaded to speak
     clock, peak = _Counted(where, rounds + repeats + 1, advance), PeakMemory(where)
     ours, other = (_build(one, where, seed) for one in (chosen, _other_precision(chosen)))
     generator = torch.Generator().manual_seed(seed)
@@ -136,8 +139,10 @@ def vocoder_latency(
         streams = [_Stream(vocoder, voice, answer, chunk, clock) for vocoder in (ours, other)]
         baseline = Recomputed(ours, voice, answer, chunk, clock) if asked.baseline else None
         _in_turn([*streams, baseline] if baseline is not None else streams, chunks)
+        undisturbed = _Stream(ours, voice, answer, chunk, clock)
+        _in_turn([undisturbed], chunks)
         streamed, own = streams[0].told(), _Alone(ours, voice, answer, chunk, clock)
-        told: dict[str, Any] = {**streamed, "voice_s": voice_s, "audio_s": len(answer) / SPEECH_TOKEN_HZ}
+        told: dict[str, Any] = {**streamed, **undisturbed.growth(), "voice_s": voice_s, "audio_s": len(answer) / SPEECH_TOKEN_HZ}
         told["rtf"] = streamed["streaming_s"] / told["audio_s"]
         told |= _against(own, baseline, told) if baseline is not None else _often([own])[0]
         told["precision"] = _precision(*streams)

@@ -17,8 +17,8 @@ from vocalnet_cli.core.config.load import LoadedRecipe, save_resolved
 from vocalnet_cli.core.config.places import cache_folder, run_folder
 from vocalnet_cli.core.config.schema import Recipe
 from vocalnet_cli.core.errors import Interrupted, UsageError, VocalnetError
+from vocalnet_cli.core.model.allocator import keep_freed_memory
 from vocalnet_cli.core.model.speech_llm import build_model
-from vocalnet_cli.core.training.allocator import keep_freed_memory
 from vocalnet_cli.core.training.card import write_card
 from vocalnet_cli.core.training.init import load_init, locate_all
 from vocalnet_cli.core.training.loop import latest_checkpoint, train_stage

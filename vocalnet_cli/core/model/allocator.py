@@ -1,4 +1,4 @@
-"""How memory that a step frees is kept for the next one."""
+"""How memory that a step of training, or a chunk of an answer, frees is kept for the next one."""
 
 from __future__ import annotations
 
