@@ -18,10 +18,10 @@ def run_folder(recipe_name: str) -> Path:
     return Path("runs") / recipe_name
 
 
-NANO, NANO_MDM = "nano", "nano-mdm"
+NANO = "nano"
 EMBEDDED = {
     NANO: "embedded model, trained from nothing, English",
-    NANO_MDM: "nano with a masked-diffusion talker; its other parts are nano's",
+    "nano-mdm": "nano with a masked-diffusion talker; its other parts are nano's",
 }
 """The models of the package, and what they are."""
 

@@ -228,12 +228,15 @@ class _Alone:
 def _often(ways: Sequence[_Alone | Recomputed]) -> list[dict[str, float]]:
     """The median times of each way's first chunk and whole answer, the ways in turn."""
     told: list[dict[str, float]] = [{} for _ in ways]
-    for name, count in (("first_chunk_s", _FIRSTS), ("offline_s", _WHOLES)):
+    turns: list[tuple[str, int, Callable[[_Alone | Recomputed], float]]] = [
+        ("first_chunk_s", _FIRSTS, lambda way: way.first()),
+        ("offline_s", _WHOLES, lambda way: way.whole()),
+    ]
+    for name, count, run in turns:
         times: list[list[float]] = [[] for _ in ways]
         for number in range(count):
-            places = range(len(ways)) if number % 2 == 0 else reversed(range(len(ways)))
-            for place in places:
-                times[place].append(ways[place].first() if name == "first_chunk_s" else ways[place].whole())
+            for place in range(len(ways))[:: 1 if number % 2 == 0 else -1]:
+                times[place].append(run(ways[place]))
         for one, seconds in zip(told, times, strict=True):
             one[name] = median(seconds)
     return told

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vocalnet_cli.core.config.vocoder_schema import FlowSettings
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Attending
-from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Product, fits
+from vocalnet_cli.core.model.vocoder.cosyvoice2.products import Made, Product, fits
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory, Remembers, StreamConv1d
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN
 
@@ -63,14 +63,14 @@ class RelativeAttention(nn.Module):
         self.linear_q, self.linear_k, self.linear_v, self.linear_out = (nn.Linear(hidden, hidden) for _ in range(4))
         self.linear_pos = nn.Linear(hidden, hidden, bias=False)
         self.pos_bias_u, self.pos_bias_v = (nn.Parameter(torch.zeros(heads, hidden // heads)) for _ in range(2))
-        self._in, self._out = Product(), Product()
+        self._in, self._in_bias, self._out = Product(), Made(), Product()
 
     def forward(self, x: Tensor, layer: int, attending: Attending, places: Places) -> Tensor:
         """[B, n, D] to [B, n, D]; `layer` is the number of this layer in its stack."""
         inputs = self.linear_q, self.linear_k, self.linear_v
         ready = fits(x, self.linear_out.weight)
         if ready:
-            bias = torch.cat([linear.bias for linear in inputs])
+            bias = self._in_bias.of(None, _stacked, *(linear.bias for linear in inputs))
             rows = self._in(x, _stacked, *(linear.weight for linear in inputs), bias=bias).chunk(3, dim=-1)
         else:
             rows = tuple(linear(x) for linear in inputs)
