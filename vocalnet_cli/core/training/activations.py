@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.config.schema import Recipe, ThinkerSettings
 from vocalnet_cli.core.config.talker_schema import TalkerSettings
+from vocalnet_cli.core.model.prompt import DEFAULT_SYSTEM
 from vocalnet_cli.core.model.talker.chunked import SCORES_AT_ONCE
 from vocalnet_cli.core.model.talker.side_by_side import SCORES_AT_ONCE as ATTENTION_AT_ONCE
 from vocalnet_cli.core.units import SPEECH_TOKEN_HZ
 
-PROMPT_IDS = 40
-"""Token ids around a question."""
+TURN_IDS, SYSTEM_IDS, WORD_IDS = 12, 30, 1.25
+"""Token ids of a chat template around a question, and around a system message (Llama's tells the date), and of a word of that message."""
 TEXT_HZ = 4
 """Text tokens a second of speech, rather too many."""
 ENCODER_HZ = 50
@@ -42,11 +43,18 @@ class Longest:
             if data.questions == "written" or recipe.stage in ("lm", "tts-pretrain")
             else min(data.max_question_s, model.encoder.window_s)
         )
-        prompt = PROMPT_IDS + (round(heard * ENCODER_HZ / model.adaptor.stack) if heard else round(TEXT_HZ * min(10, data.max_question_s)))
+        asked = round(heard * ENCODER_HZ / model.adaptor.stack) if heard else round(TEXT_HZ * min(10, data.max_question_s))
+        prompt = _around(model.thinker) + asked
         text, speech = round(data.max_answer_s * TEXT_HZ) + 1, round(data.max_answer_s * SPEECH_TOKEN_HZ)
         length = speech if recipe.stage in SPEAKS else prompt + text
         rows = max(1, train.tokens_per_batch // length) if train.tokens_per_batch else train.batch_size
         return cls(rows, heard, prompt, text, speech)
+
+
+def _around(thinker: ThinkerSettings) -> int:
+    """Token ids around a question."""
+    system = DEFAULT_SYSTEM[thinker.family] if thinker.system_prompt is None else thinker.system_prompt
+    return TURN_IDS + (SYSTEM_IDS + round(WORD_IDS * len(system.split())) if system else 0)
 
 
 def activation_bytes(recipe: Recipe, learns: int, device: str) -> int | None:
