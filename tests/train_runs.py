@@ -61,7 +61,7 @@ def recipe(corpus: Path, stage: str, **train: object) -> Path:
     if stage == "hift":
         settings["hift"] = JUDGED
     if stage.startswith("mdm"):
-        sizes = sizes.replace("projector_layers: 1, ", "").replace(", modules: 2", "")
+        sizes = sizes.replace(", modules: 2", "")
     text = f"extends: nano/{stage}\n{sizes}train: {json.dumps(settings)}\n"
     path = corpus / f"{stage}.yaml"
     path.write_text(text)

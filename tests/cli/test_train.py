@@ -83,13 +83,16 @@ def load_model_talker(result: Any, run: str) -> torch.Tensor:
 
 
 def test_a_masked_diffusion_talker_is_trained_distilled_and_answers(corpus: Path, vocalnet: Callable) -> None:
-    for stage in ("lm", "encoder", "speech-tokenizer"):
+    for stage in ("lm", "encoder", "speech-tokenizer", "mtp5-written"):
         assert vocalnet("train", "--recipe", recipe(corpus, stage), "-o", f"runs/nano/{stage}", "--device", "cpu").code == 0
     origin = {"tokenizer": "lm", "thinker": "lm", "encoder": "encoder", "adaptor": "encoder", "vocoder": "speech-tokenizer"}
     start_from = [f"--set=init.{part}=runs/nano/{stage}/model" for part, stage in origin.items()]
-    for stage in ("mdm-written", "mdm"):
-        told = vocalnet("train", "--recipe", recipe(corpus, stage), *start_from, "-o", f"runs/nano/{stage}", "--json")
+    left_to_right = "--set=init.talker=runs/nano/mtp5-written/model"
+    for stage, talker in (("mdm-written", (left_to_right,)), ("mdm", ())):
+        told = vocalnet("train", "--recipe", recipe(corpus, stage), *start_from, *talker, "-o", f"runs/nano/{stage}", "--json")
         assert told.code == 0, told.err
+    unlearned = vocalnet("distill", "--recipe", recipe(corpus, "mdm-distill"), *start_from, left_to_right, "-o", "out")
+    assert unlearned.code == 1 and "not a masked-diffusion talker" in unlearned.err
     command = ("distill", "--recipe", recipe(corpus, "mdm-distill"), *start_from, "--set=distill.rounds=2", "-o", "out", "--json")
     told = vocalnet(*command)
     assert told.code == 0, told.err

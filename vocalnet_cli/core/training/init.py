@@ -19,6 +19,10 @@ from vocalnet_cli.core.model.folder import FORMAT, VOCODER_PARTS, is_vocoder, re
 from vocalnet_cli.core.model.part_weights import load_part, load_vocoder_part
 from vocalnet_cli.core.model.released import is_released, load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, part_of
+from vocalnet_cli.core.model.talker import build_talker
+from vocalnet_cli.core.model.talker.adapt import adapt
+from vocalnet_cli.core.model.talker.contract import Talker
+from vocalnet_cli.core.model.talker.mdm import MdmTalker
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
 from vocalnet_cli.core.model.vocoder import CosyVoice2Vocoder
 from vocalnet_cli.core.model.vocoder.cosyvoice2.checkpoint import load_released as load_cosyvoice2
@@ -102,8 +106,9 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
     return {part: folder for part, where in recipe.init.items() if (folder := locate(where)) is not None}
 
 
-def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
-    """Read every part's starting weights into the model."""
+def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False) -> None:
+    """Read every part's starting weights into the model. A masked-diffusion talker may start from one of another kind (`adapt`),
+    but where it `teaches`: it must have learned first."""
     released: dict[Path, SpeechLLM] = {}
     for part, folder in folders.items():
         if part == "tokenizer":
@@ -117,9 +122,13 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
         elif _released(folder):
             if folder not in released:
                 released[folder] = load_released(folder, read_config(folder)["model"], torch.device("cpu"), torch.float32)
-            _copy(getattr(released[folder], part), getattr(model, part), folder)
+            _copy(getattr(released[folder], part), getattr(model, part), folder, teaches)
         elif is_ours(folder):
-            load_part(getattr(model, part), folder, part)
+            other = _other_talker(model.talker, folder) if part == "talker" else None
+            if other is None:
+                load_part(getattr(model, part), folder, part)
+            else:
+                _copy(other, model.talker, folder, teaches)
         elif part == "thinker":
             _copy(AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32), model.thinker, folder)
         elif part == "encoder":
@@ -129,6 +138,16 @@ def load_init(model: SpeechLLM, folders: dict[str, Path]) -> None:
             raise VocalnetError(
                 f"{folder}: not a folder of ours, so it holds no {part}", f"Name a folder written by `vocalnet train` in init.{part}."
             )
+
+
+def _other_talker(talker: Talker, folder: Path) -> Talker | None:
+    """The talker of `folder` if it is not of masked diffusion, as `talker` is."""
+    theirs = read_config(folder)["model"]
+    if not isinstance(talker, MdmTalker) or theirs.talker.kind == "mdm":
+        return None
+    source = build_talker(theirs.talker, theirs.compat)
+    load_part(source, folder, "talker")
+    return source
 
 
 def _load_vocoder(model: SpeechLLM, folder: Path) -> None:
@@ -167,8 +186,15 @@ def _released(folder: Path) -> bool:
     return config.is_file() and is_released(json.loads(config.read_text(encoding="utf-8")))
 
 
-def _copy(source: nn.Module, target: nn.Module, folder: Path) -> None:
-    """Copy weights of a base model, whose sizes must be the recipe's."""
+def _copy(source: nn.Module, target: nn.Module, folder: Path, teaches: bool = False) -> None:
+    """Copy weights of a base model, whose sizes must be the recipe's, or of a talker of another kind."""
+    if isinstance(target, MdmTalker) and isinstance(source, Talker):
+        if teaches:
+            raise RecipeError(
+                f"init.talker is {folder}: not a masked-diffusion talker, so it cannot teach one",
+                "Train one from it first: vocalnet train --recipe nano/mdm --set init.talker=FOLDER",
+            )
+        return adapt(source, target, str(folder))
     theirs, own = source.state_dict(), target.state_dict()
     wrong = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
     if wrong:
