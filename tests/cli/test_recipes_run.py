@@ -15,7 +15,11 @@ import yaml
 
 from tests.tiny import save_tiny, tiny_settings
 from vocalnet_cli.core.config import find
+from vocalnet_cli.core.data.claim import LOCK_FILE, claimed
 from vocalnet_cli.core.experiments import plan, run
+from vocalnet_cli.core.experiments.grid import make_grid
+from vocalnet_cli.core.experiments.share import claim_of
+from vocalnet_cli.core.experiments.table import find_table
 from vocalnet_cli.core.training.loop import Checkpoints
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits"
@@ -316,3 +320,30 @@ def test_other_families_are_taken_whole(root: Path, vocalnet: Callable) -> None:
     planned = json.loads(vocalnet("recipes", "run", "--table", "5", "--family", "vocalnet", "--dry-run", "--json", "--seeds", "1").out)
     assert {name: row["recipe"] for name, row in planned["rows"].items()} == {"ablation-x": "vocalnet/ablation-x", "mtp7": "vocalnet/mtp7"}
     assert planned["output"] == "runs/tables/vocalnet-2504.04060-table5" and not Path(planned["output"]).exists()
+
+
+def test_two_commands_share_a_table(root: Path, vocalnet: Callable, measured: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_table("nano", "5", None)
+    grid = make_grid(found, found.choose(None), 1, None, [])
+    of_another = claimed(claim_of(grid, next(cell for cell in grid.asked if cell.row.name == "mtp10")))
+    assert of_another.__enter__()
+    waited = []
+
+    def other_ends(_: float) -> None:
+        waited.append(list(measured))
+        of_another.__exit__(None, None, None)
+
+    monkeypatch.setattr(run.time, "sleep", other_ends)
+    told = vocalnet("recipes", "run", "--table", "5", "--seeds", "1", "--json")
+    assert told.code == 0 and "2 runs wait for another command that works on them: mtp10, seed 0" in told.err
+    assert waited == [[("ntp", 0)]]  # mtp3 is trained as mtp10 is: it waits too
+    assert measured == [("ntp", 0), ("mtp10", 0), ("mtp3", 0)]
+    assert all(len(row["runs"]) == 1 for row in json.loads(told.out)["rows"].values())
+
+
+def test_a_folder_is_trained_in_by_one_command_at_a_time(root: Path, vocalnet: Callable) -> None:
+    train = ("train", "--recipe", "nano/ablation-ntp", "-o", "out", "--quiet")
+    with claimed(Path("out") / LOCK_FILE):
+        told = vocalnet(*train)
+    assert told.code == 1 and told.err.startswith("out: another command trains there now\n") and not Path("out/model").exists()
+    assert vocalnet(*train).code == 0

@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from vocalnet_cli.core.data.claim import claimed
 from vocalnet_cli.core.errors import Interrupted, VocalnetError
 from vocalnet_cli.core.evaluation.benchmarks import load_benchmarks
 from vocalnet_cli.core.evaluation.measure import Watch as Watching
 from vocalnet_cli.core.evaluation.measure import measure
 from vocalnet_cli.core.experiments.grid import Cell, Grid
 from vocalnet_cli.core.experiments.plan import check_ready
-from vocalnet_cli.core.experiments.share import take_over, twin_of
+from vocalnet_cli.core.experiments.share import claim_of, take_over, twin_of
 from vocalnet_cli.core.experiments.summary import losses_of, scores_of, write_results
 from vocalnet_cli.core.training.run import run_training
+
+_LOOK_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Watch:
 
 
 def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) -> dict[str, Any]:
-    """Run every cell that is not done, and rewrite results.json after each; returns what it holds.
+    """Run every cell that is not done, and rewrite results.json after each; returns what it holds. Several commands share the work:
+    each leaves alone what another works on, and waits for it in the end.
 
     A cell that fails is told, counted in `failed`, and left behind. Raises what `check_ready` raises before anything is run, and
     Interrupted with the command `again` after SIGINT, or SIGTERM in training, with the state saved.
@@ -43,27 +47,48 @@ def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) ->
     check_ready(grid)
     failures: list[dict[str, Any]] = []
     results = write_results(grid, failures)
-    for number, cell in enumerate(grid.asked, 1):
-        if (left := cell.left) == "done":
-            continue
-        watch.note(f"[{number} of {len(grid.asked)}] {cell}: {left}{_time_left(grid, number - 1)}")
-        try:
-            if left == "train" and (twin := twin_of(grid, cell)):
-                watch.note(f"{cell} is trained as {twin.name}, and measured in its own way")
-                take_over(twin, cell)
-            run_cell(cell, device, watch, quiet)
-        except Interrupted as error:
-            raise Interrupted(f"{cell}: {error.problem}", f"Continue with: {again}") from error
-        except KeyboardInterrupt as error:
-            raise Interrupted(f"{cell}: interrupted, state saved in {cell.folder}", f"Continue with: {again}") from error
-        except (VocalnetError, RuntimeError, ValueError) as error:  # one bad run must not lose the others
-            reason = error.problem if isinstance(error, VocalnetError) else " ".join(f"{type(error).__name__}: {error}".split())
-            watch.failed(f"{cell}: {reason}")
-            failures.append({"row": cell.row.name, "seed": cell.seed, "error": reason})
-        else:
-            watch.note(f"[{number} of {len(grid.asked)}] {cell}: {_outcome(cell)}")
-        results = write_results(grid, failures)
-    return results
+    pending = list(enumerate(grid.asked, 1))
+    told = False
+    while pending:
+        held = []
+        for number, cell in pending:
+            if cell.left == "done":
+                continue
+            with claimed(claim_of(grid, cell)) as ours:
+                if not ours:
+                    held.append((number, cell))
+                elif cell.left != "done":
+                    _run_in_turn(grid, number, cell, failures, device, again, watch, quiet)
+            results = write_results(grid, failures)
+        if held and len(held) == len(pending):
+            if not told:
+                watch.note(f"{len(held)} runs wait for another command that works on them: {held[0][1]}, ...")
+            told = True
+            time.sleep(_LOOK_AGAIN_S)
+        pending = held
+    return write_results(grid, failures) if told else results
+
+
+def _run_in_turn(
+    grid: Grid, number: int, cell: Cell, failures: list[dict[str, Any]], device: str, again: str, watch: Watch, quiet: bool
+) -> None:
+    left, place = cell.left, f"[{number} of {len(grid.asked)}] {cell}"
+    watch.note(f"{place}: {left}{_time_left(grid, number - 1)}")
+    try:
+        if left == "train" and (twin := twin_of(grid, cell)):
+            watch.note(f"{cell} is trained as {twin.name}, and measured in its own way")
+            take_over(twin, cell)
+        run_cell(cell, device, watch, quiet)
+    except Interrupted as error:
+        raise Interrupted(f"{cell}: {error.problem}", f"Continue with: {again}") from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"{cell}: interrupted, state saved in {cell.folder}", f"Continue with: {again}") from error
+    except (VocalnetError, RuntimeError, ValueError) as error:  # one bad run must not lose the others
+        reason = error.problem if isinstance(error, VocalnetError) else " ".join(f"{type(error).__name__}: {error}".split())
+        watch.failed(f"{cell}: {reason}")
+        failures.append({"row": cell.row.name, "seed": cell.seed, "error": reason})
+    else:
+        watch.note(f"{place}: {_outcome(cell)}")
 
 
 def run_cell(cell: Cell, device: str, watch: Watch, quiet: bool) -> None:

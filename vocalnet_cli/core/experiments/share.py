@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,12 @@ def twin_of(grid: Grid, cell: Cell) -> Twin | None:
         twins += [Twin(str(run), run) for run in saved if run.parents[1] != grid.output and _began(run) > begun]
     finished = (twin for twin in twins if (twin.folder / "model" / "config.json").is_file())
     return next((twin for twin in finished if _training(load_recipe(str(twin.folder / "recipe.yaml"))) == wanted), None)
+
+
+def claim_of(grid: Grid, cell: Cell) -> Path:
+    """The lock of what `cell` trains, which its twins in the grid have too: two commands then share a table, and train nothing twice."""
+    told = json.dumps(_training(cell.loaded), sort_keys=True, default=str)
+    return grid.output / ".locks" / sha256(told.encode()).hexdigest()[:16]
 
 
 def _newest_start(loaded: LoadedRecipe) -> float:

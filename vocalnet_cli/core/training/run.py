@@ -6,6 +6,7 @@ import importlib.util
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import set_seed
 from vocalnet_cli.core.config.load import LoadedRecipe, save_resolved
 from vocalnet_cli.core.config.places import cache_folder, run_folder
 from vocalnet_cli.core.config.schema import Recipe
+from vocalnet_cli.core.data.claim import LOCK_FILE, claimed
 from vocalnet_cli.core.errors import Interrupted, UsageError, VocalnetError
 from vocalnet_cli.core.model.allocator import keep_freed_memory
 from vocalnet_cli.core.model.speech_llm import build_model
@@ -42,19 +44,35 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a recipe's stage into `output` (default runs/RECIPE): checkpoints/, metrics.jsonl, recipe.yaml, origin.json, model/.
 
-    Raises VocalnetError for a recipe without stage, missing weights, or a folder that already holds a run; Interrupted
-    after SIGINT or SIGTERM, with the state saved. In a run of several processes the first one alone writes, and tells. `log_to` names
-    a tracker (tensorboard, trackio, wandb) that is told the same numbers as metrics.jsonl. Outputs of frozen parts, if the recipe keeps
-    them (`data.cache`), lie in `cache` (default `cache_folder()`).
+    Raises VocalnetError for a recipe without stage, missing weights, or a folder that already holds a run, or that another command
+    trains in; Interrupted after SIGINT or SIGTERM, with the state saved. In a run of several processes the first one alone writes, and
+    tells. `log_to` names a tracker (tensorboard, trackio, wandb) that is told the same numbers as metrics.jsonl. Outputs of frozen
+    parts, if the recipe keeps them (`data.cache`), lie in `cache` (default `cache_folder()`).
     """
     check_tracker(log_to)
-    recipe = loaded.recipe
-    check_optimizer(recipe.train.optimizer)
+    check_optimizer(loaded.recipe.train.optimizer)
     folder = output or run_folder(loaded.name)
     parts = parts_to_train(loaded)
     _refuse_other_run(folder, resume)
-    folders = locate_all(recipe, loaded.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    folders = locate_all(loaded.recipe, loaded.name)
+    with claimed(folder / LOCK_FILE) if is_main() else nullcontext(True) as ours:
+        if not ours:
+            raise VocalnetError(f"{folder}: another command trains there now", "Wait for its end, or choose another folder with -o.")
+        return _run(loaded, folder, folders, parts, device, resume, quiet, log_to, cache)
+
+
+def _run(
+    loaded: LoadedRecipe,
+    folder: Path,
+    folders: dict[str, Path],
+    parts: tuple[str, ...],
+    device: str,
+    resume: bool,
+    quiet: bool,
+    log_to: str | None,
+    cache: Path | None,
+) -> dict[str, Any]:
+    recipe = loaded.recipe
     if is_main():
         save_resolved(loaded, folder)
         (folder / "origin.json").write_text(json.dumps(origin(recipe.train.seed, device), indent=1) + "\n")
