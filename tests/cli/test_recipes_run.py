@@ -157,6 +157,9 @@ def test_a_model_of_another_table_is_taken_unless_what_it_started_from_is_newer(
     assert told.code == 0 and f"in7, seed 0 is trained as {first}" in told.err and "seed 1 is trained as" not in told.err
     assert (first / "model/talker.safetensors").read_bytes() == (taken / "model/talker.safetensors").read_bytes()
     assert measured == [("mtp3", 0), ("in7", 0), ("in7", 1)]
+    assert vocalnet("train", "--recipe", "nano/ablation-ntp", "--seed", "1").code == 0  # into runs/nano/ablation-ntp
+    alone = vocalnet("recipes", "run", "--table", "5", "--limit-rows", "ntp", "--seeds", "2")
+    assert "ntp, seed 1 is trained as runs/nano/ablation-ntp" in alone.err and "seed 0 is trained as" not in alone.err
     later = (first / "origin.json").stat().st_mtime + 1
     os.utime("runs/nano/align/model/config.json", (later, later))
     again = vocalnet("recipes", "run", "--table", "9", "--seeds", "1")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vocalnet_cli.core.config.load import LoadedRecipe, load_recipe, save_resolved
+from vocalnet_cli.core.config.places import run_folder
 from vocalnet_cli.core.experiments.grid import Cell, Grid, settings_of, stored
 from vocalnet_cli.core.experiments.places import TABLES
 from vocalnet_cli.core.model.tensor_file import whole_folder
@@ -28,14 +29,15 @@ class Twin(NamedTuple):
 def twin_of(grid: Grid, cell: Cell) -> Twin | None:
     """What has trained already what `cell` is about to train: same seed, same settings but those read after training.
 
-    A cell of the grid, or where the grid lies among the tables of this folder of work, a run of another of them; none of those if
-    weights it started from, of a run here, are newer.
+    A cell of the grid, or where the grid lies among the tables of this folder of work, a run of another of them, or of `vocalnet train`
+    with the row's recipe; none of those if weights it started from, of a run here, are newer.
     """
     wanted, begun = _training(cell.loaded), _newest_start(cell.loaded)
     twins = [Twin(str(one), one.folder) for one in grid.cells if one is not cell]
     if grid.output.parent == TABLES:
         saved = sorted(path.parent for path in TABLES.glob(f"*/*/{cell.folder.name}/recipe.yaml"))
-        twins += [Twin(str(run), run) for run in saved if run.parents[1] != grid.output and _began(run) > begun]
+        elsewhere = [run for run in saved if run.parents[1] != grid.output] + [run_folder(cell.loaded.name)]
+        twins += [Twin(str(run), run) for run in elsewhere if _began(run) > begun]
     finished = (twin for twin in twins if (twin.folder / "model" / "config.json").is_file())
     return next((twin for twin in finished if _training(load_recipe(str(twin.folder / "recipe.yaml"))) == wanted), None)
 
