@@ -61,6 +61,9 @@ def test_wrong_use_is_two_lines(vocalnet: Callable, tmp_path: Path) -> None:
         (("--say", "all"), "no such choice"),
         (("--command", "flite -o x.wav"), "names no {wav}"),
         (("--command", "no-such-program {text} {wav}"), "no program"),
+        (("--held-out", "george"), "--held-out george"),
     ):
         result = vocalnet("prep", "synth", source, "-o", tmp_path / "out", *args)
         assert result.code == 2 and told in result.err and len(result.err.splitlines()) == 2
+    result = vocalnet("prep", "synth", "-o", tmp_path / "out", "--held-out", "george")
+    assert result.code == 2 and "--digits" in result.err and len(result.err.splitlines()) == 2

@@ -227,6 +227,18 @@ def test_the_held_out_speaker_is_only_tested(tmp_path: Path) -> None:
         plan.plan_human(SETTINGS, held_out(), tmp_path)
 
 
+def test_another_speaker_can_be_held_out(tmp_path: Path) -> None:
+    other = draw_held_out(SETTINGS.seed, "george")
+    assert (other.speakers, other.pairs, other.wordings) == (("george",), held_out().pairs, held_out().wordings)
+    jobs = plan.plan_human(SETTINGS, other, people(tmp_path / "people"))
+    assert {job.split == "test-human" for job in jobs if "george" in job.id} == {True}
+    training = [job.record() for job in jobs if "theo" in job.id]
+    assert training and all(row.split != "test-human" for row in training)
+    check_split(training, other)
+    with pytest.raises(VocalnetError, match="DIGIT_nobody_TAKE.wav"):
+        plan.plan_human(SETTINGS, draw_held_out(SETTINGS.seed, "nobody"), tmp_path / "people")
+
+
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")
 def test_a_small_corpus_is_made_and_kept(tmp_path: Path) -> None:
     folder, digits = tmp_path / "corpus", people(tmp_path / "people")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,9 @@ def synth(
     ] = None,
     root: RootOpt = None,
     digits: DigitsOpt = None,
+    held_out: Annotated[
+        str | None, typer.Option("--held-out", metavar="SPEAKER", help="Whose digits are the test, not training. [default: theo]")
+    ] = None,
     seed: SeedOpt = None,
     workers: WorkersOpt = 0,
     engine: EngineOpt = "local",
@@ -61,8 +65,8 @@ def synth(
       vocalnet prep synth data/va -o data/va-spoken --say answer --voice flite:slt --json
       vocalnet prep synth data/va -o data/va-spoken --voice cosyvoice2:voice.wav --cosyvoice2 http://127.0.0.1:50000
     """
-    if not inputs:
-        _nano(output, digits, seed, limit, as_json, quiet)
+    if not inputs or held_out is not None:
+        _nano(inputs, output, digits, held_out, seed, limit, as_json, quiet)
         return
     from vocalnet_cli.core.data.prep.cosyvoice import CosyVoice
     from vocalnet_cli.core.data.prep.speech import speech_step
@@ -74,7 +78,16 @@ def synth(
     run(step, inputs, output, workers=workers, engine=engine, shard=shard, shard_rows=shard_rows, limit=limit, **told)
 
 
-def _nano(output: str | None, digits: Path | None, seed: int | None, limit: int | None, as_json: bool, quiet: bool) -> None:
+def _nano(
+    inputs: list[str] | None,
+    output: str | None,
+    digits: Path | None,
+    held_out: str | None,
+    seed: int | None,
+    limit: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Make the nano corpus and tell about it."""
     from vocalnet_cli.core.data.synth.plan import SynthSettings
     from vocalnet_cli.core.data.synth.render import make_corpus
@@ -82,11 +95,18 @@ def _nano(output: str | None, digits: Path | None, seed: int | None, limit: int 
 
     if output is None:
         raise UsageError("no folder for the corpus", "name one: vocalnet prep synth -o DIR")
+    if inputs:
+        raise UsageError(f"--held-out {held_out}: a speaker of the nano corpus, which takes no INPUT", "Leave INPUT or --held-out out.")
+    if held_out is not None and digits is None:
+        raise UsageError(f"--held-out {held_out}: no people are in the corpus without --digits", "Name the recordings: --digits DIR")
+    settings = SynthSettings(seed=seed or 0)
+    if held_out is not None:
+        settings = replace(settings, held_out_speaker=held_out)
     with progress(quiet) as bars:
         bar = bars.add_task("sound files", total=None)
         stats = make_corpus(
             Path(output),
-            SynthSettings(seed=seed or 0),
+            settings,
             digits,
             limit,
             advance=lambda done, total: bars.update(bar, completed=done, total=total),

@@ -25,7 +25,7 @@ from vocalnet_cli.core.data.synth.questions import (
     repeat,
     spoken_words,
 )
-from vocalnet_cli.core.data.synth.split import HUMAN, SYNTH, TEST_VOICE, VOICES_TEST, HeldOut
+from vocalnet_cli.core.data.synth.split import HELD_OUT_SPEAKER, HUMAN, SYNTH, TEST_VOICE, VOICES_TEST, HeldOut
 from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, OTHER_ANSWER_VOICES, Manner
 from vocalnet_cli.core.errors import VocalnetError
 
@@ -68,6 +68,8 @@ class SynthSettings:
     """Rows of `test-voice`."""
     digits_a_speaker: int = 150
     """Human digit recordings of each speaker."""
+    held_out_speaker: str = HELD_OUT_SPEAKER
+    """Whose recordings are `test-human`."""
     text_phrases: int = 20_000
     """Phrases to repeat in the text-only pairs of the language model."""
     history_share: float = 0.3

@@ -123,7 +123,7 @@ def _make_all(tasks: dict[str, Task], advance: Callable[[int, int], None]) -> di
 
 
 def _plan(settings: SynthSettings, digits: Path | None, limit: int | None, notify: Callable[[str], None]) -> tuple[list[Job], HeldOut]:
-    held_out = draw_held_out(settings.seed)
+    held_out = draw_held_out(settings.seed, settings.held_out_speaker)
     voices, notices = usable_voices()
     for notice in notices:
         notify(notice)

@@ -110,8 +110,8 @@ def _sums(words: list[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-def draw_held_out(seed: int = 0) -> HeldOut:
-    """Choose what is held out, from the seed alone."""
+def draw_held_out(seed: int = 0, speaker: str = HELD_OUT_SPEAKER) -> HeldOut:
+    """Choose what is held out, from the seed alone; of the people one speaker."""
     chance = random.Random(f"{seed} held out")
     sums = [(a, b) for a in range(13) for b in range(a, 13)]
     differences = [(a, b) for a in range(21) for b in range(13) if b <= a]
@@ -123,7 +123,8 @@ def draw_held_out(seed: int = 0) -> HeldOut:
         if item.kind in RELATION_KINDS:
             counts[f"{item.kind} {item.values[0]}"] = item.wording + 1
     wordings = {name: chance.randrange(count) for name, count in counts.items()}
-    return HeldOut(seed, frozenset(plus), frozenset(minus), frozenset(pairs), wordings, _held_out_follow_ups(seed))
+    drawn = frozenset(plus), frozenset(minus), frozenset(pairs), wordings, _held_out_follow_ups(seed)
+    return HeldOut(seed, *drawn, speakers=(speaker,))
 
 
 def _held_out_follow_ups(seed: int) -> frozenset[tuple[str, str]]:
