@@ -59,7 +59,7 @@ def run_table(grid: Grid, device: str, again: str, watch: Watch, quiet: bool) ->
                     held.append((number, cell))
                 elif cell.left != "done":
                     _run_in_turn(grid, number, cell, failures, device, again, watch, quiet)
-            results = write_results(grid, failures)
+                    results = write_results(grid, failures)
         if held and len(held) == len(pending):
             if not told:
                 watch.note(f"{len(held)} runs wait for another command that works on them: {held[0][1]}, ...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -109,7 +110,7 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
 def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False) -> None:
     """Read every part's starting weights into the model. A masked-diffusion talker may start from one of another kind (`adapt`),
     but where it `teaches`: it must have learned first."""
-    released: dict[Path, SpeechLLM] = {}
+    released = lru_cache(_read_released)  # several parts may come from one folder
     for part, folder in folders.items():
         if part == "tokenizer":
             model.tokenizer = load_tokenizer(folder)
@@ -119,16 +120,17 @@ def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False)
             _load_vocoder(model, folder)
         elif getattr(model, part) is None:
             raise VocalnetError(f"init.{part} is {folder}, but model.{part} is not set", f"Say its kind: --set model.{part}.kind=KIND")
+        elif part == "talker" and isinstance(model.talker, MdmTalker) and _of_another_kind(folder):
+            if teaches:
+                raise RecipeError(
+                    f"init.talker is {folder}: not a masked-diffusion talker, so it cannot teach one",
+                    "Train one from it first: vocalnet train --recipe nano/mdm --set init.talker=FOLDER",
+                )
+            adapt(released(folder).talker if _released(folder) else _read_talker(folder), model.talker, str(folder))
         elif _released(folder):
-            if folder not in released:
-                released[folder] = load_released(folder, read_config(folder)["model"], torch.device("cpu"), torch.float32)
-            _copy(getattr(released[folder], part), getattr(model, part), folder, teaches)
+            _copy(getattr(released(folder), part), getattr(model, part), folder)
         elif is_ours(folder):
-            other = _other_talker(model.talker, folder) if part == "talker" else None
-            if other is None:
-                load_part(getattr(model, part), folder, part)
-            else:
-                _copy(other, model.talker, folder, teaches)
+            load_part(getattr(model, part), folder, part)
         elif part == "thinker":
             _copy(AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32), model.thinker, folder)
         elif part == "encoder":
@@ -140,14 +142,20 @@ def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False)
             )
 
 
-def _other_talker(talker: Talker, folder: Path) -> Talker | None:
-    """The talker of `folder` if it is not of masked diffusion, as `talker` is."""
+def _read_released(folder: Path) -> SpeechLLM:
+    return load_released(folder, read_config(folder)["model"], torch.device("cpu"), torch.float32)
+
+
+def _of_another_kind(folder: Path) -> bool:
+    """Whether a model folder's talker is not of masked diffusion."""
+    return (_released(folder) or is_ours(folder)) and read_config(folder)["model"].talker.kind != "mdm"
+
+
+def _read_talker(folder: Path) -> Talker:
     theirs = read_config(folder)["model"]
-    if not isinstance(talker, MdmTalker) or theirs.talker.kind == "mdm":
-        return None
-    source = build_talker(theirs.talker, theirs.compat)
-    load_part(source, folder, "talker")
-    return source
+    talker = build_talker(theirs.talker, theirs.compat)
+    load_part(talker, folder, "talker")
+    return talker
 
 
 def _load_vocoder(model: SpeechLLM, folder: Path) -> None:
@@ -186,15 +194,8 @@ def _released(folder: Path) -> bool:
     return config.is_file() and is_released(json.loads(config.read_text(encoding="utf-8")))
 
 
-def _copy(source: nn.Module, target: nn.Module, folder: Path, teaches: bool = False) -> None:
-    """Copy weights of a base model, whose sizes must be the recipe's, or of a talker of another kind."""
-    if isinstance(target, MdmTalker) and isinstance(source, Talker):
-        if teaches:
-            raise RecipeError(
-                f"init.talker is {folder}: not a masked-diffusion talker, so it cannot teach one",
-                "Train one from it first: vocalnet train --recipe nano/mdm --set init.talker=FOLDER",
-            )
-        return adapt(source, target, str(folder))
+def _copy(source: nn.Module, target: nn.Module, folder: Path) -> None:
+    """Copy weights of a base model, whose sizes must be the recipe's."""
     theirs, own = source.state_dict(), target.state_dict()
     wrong = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
     if wrong:
