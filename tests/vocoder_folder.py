@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,6 +22,8 @@ from vocalnet_cli.core.model.voice.load import load_s3_tokenizer, load_speaker_e
 from vocalnet_cli.core.model.voice.s3_tokenizer import S3Tokenizer, code_index
 
 CODES = 6561
+FAST = ("--set", "vocoder.steps=1", "--set", "vocoder.first_tokens=4")
+"""Settings with which it speaks quickly."""
 SPEAKER = 12
 """Length of the tiny CAM++'s vector."""
 
@@ -90,3 +95,15 @@ def write_vocoder(folder: Path) -> Path:
     export_tokenizer(load_s3_tokenizer(FIXTURES / "s3tokenizer_v2_tiny_weights.safetensors"), folder / "speech_tokenizer_v2.onnx")
     export_speaker_encoder(load_speaker_encoder(FIXTURES / "campplus_tiny_weights.safetensors"), folder / "campplus.onnx")
     return folder
+
+
+def answer_sound(folder: str, name: str = "q") -> np.ndarray:
+    """The samples of an answer that `vocalnet infer -o FOLDER` wrote, at 24 kHz."""
+    samples, rate = soundfile.read(Path(folder) / f"{name}.wav")
+    assert rate == 24000
+    return samples
+
+
+def copied(vocoder: Path, without: str = "") -> Path:
+    """A vocoder's folder to change."""
+    return Path(shutil.copytree(vocoder, "copy", ignore=shutil.ignore_patterns(without)))

@@ -10,14 +10,9 @@ import soundfile
 
 from tests.cosyvoice2 import tensors
 from tests.tiny import save_tiny
-from tests.vocoder_folder import CODES, write_vocoder
+from tests.vocoder_folder import CODES
 
 FEW = ("--limit", "1", "--set", "latency.repeats=1", "--set", "latency.warmup=1", "--set", "vocoder.first_tokens=4")
-
-
-@pytest.fixture(scope="module")
-def vocoder(tmp_path_factory) -> Path:
-    return write_vocoder(tmp_path_factory.mktemp("hub") / "CosyVoice2")
 
 
 @pytest.fixture(scope="module")

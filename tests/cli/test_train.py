@@ -175,13 +175,16 @@ def test_parts_start_from_a_folder_in_the_released_layout(corpus: Path, vocalnet
         "train": {"steps": 1, "batch_size": 6, "log_every": 1},
     }
     losses = []
-    for where in ("ours", "theirs"):
+    talker = settings["model"]["talker"]
+    in_blocks = {key: talker[key] for key in ("hidden", "ffn", "heads", "projector_layers", "decoder_layers", "codes")} | {"kind": "mdm"}
+    for where, kind in (("ours", talker), ("theirs", talker), ("ours", in_blocks), ("theirs", in_blocks)):
+        settings["model"]["talker"] = kind
         settings["init"] = {part: where for part in ("tokenizer", "encoder", "adaptor", "thinker", "talker")} | {"vocoder": "ours"}
         (corpus / "speak.yaml").write_text(json.dumps(settings))
-        told = vocalnet("train", "--recipe", "speak.yaml", "-o", f"from-{where}", "--device", "cpu", "--json")
+        told = vocalnet("train", "--recipe", "speak.yaml", "-o", f"{kind['kind']}-from-{where}", "--device", "cpu", "--json")
         assert told.code == 0, told.err
         losses.append(json.loads(told.out)["loss"])
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[1] != losses[2] == losses[3]
     wrong = vocalnet("train", "--recipe", "speak.yaml", "-o", "x", "--set", "model.adaptor.hidden=16")
     assert wrong.code == 1 and len(wrong.err.strip().splitlines()) == 2 and "theirs" in wrong.err
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,11 @@ import pytest
 import soundfile
 import torch
 
-from tests.cosyvoice2 import tensors
-from tests.tiny import TEXTS, save_tiny, tiny_model, tone
-from tests.vocoder_folder import CODES, write_vocoder
-from tests.vocoder_runs import VOCODER
+from tests.tiny import TEXTS, tone
+from tests.vocoder_folder import CODES, FAST, answer_sound, copied
 from vocalnet_cli.core.audio.wav import write_wav
 from vocalnet_cli.core.config.places import default_voice
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, VocoderElsewhere
+from vocalnet_cli.core.config.vocoder_schema import VocoderElsewhere
 from vocalnet_cli.core.evaluation import listening
 from vocalnet_cli.core.evaluation.wer import Hearing
 from vocalnet_cli.core.generation.events import AudioChunk, SpeechTokens
@@ -27,51 +24,15 @@ from vocalnet_cli.core.generation.streaming import answer
 from vocalnet_cli.core.generation.together import answer_together
 from vocalnet_cli.core.generation.vocoder import find_voice
 from vocalnet_cli.core.model import hub
-from vocalnet_cli.core.model.folder import PARTS
 from vocalnet_cli.core.model.released import OURS
-from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
-from vocalnet_cli.core.model.vocoder.voices import VoiceTable
 from vocalnet_cli.core.model.voice import voice as voice_module
 from vocalnet_cli.core.model.weights import load_model, save_model
 from vocalnet_cli.core.units import QUESTION_HZ
 
-FAST = ("--set", "vocoder.steps=1", "--set", "vocoder.first_tokens=4")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def vocoder(tmp_path_factory) -> Path:
-    return write_vocoder(tmp_path_factory.mktemp("hub") / "CosyVoice2")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A model without a vocoder, whose talker speaks CosyVoice2's tokens."""
-    folder = tmp_path_factory.mktemp("models") / "mute"
-    return save_tiny(folder, codes=CODES, max_text_tokens=11, max_speech_tokens=40, tokens_per_step=2)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.delenv("VOCALNET_CACHE", raising=False)
-    write_wav(Path("q.wav"), tone(0.5), QUESTION_HZ)
-    write_wav(Path("r.wav"), tone(0.9, hz=220.0), QUESTION_HZ)
-    soundfile.write("me.wav", tensors("features")["prompt.wav24k"].numpy(), 24000)
-    soundfile.write("you.wav", tone(1.0, hz=170.0, rate=24000), 24000)
-
-
-def sound(folder: str, name: str = "q") -> np.ndarray:
-    samples, rate = soundfile.read(Path(folder) / f"{name}.wav")
-    assert rate == 24000
-    return samples
-
-
-def copied(vocoder: Path, without: str = "") -> Path:
-    """A vocoder's folder to change."""
-    return Path(shutil.copytree(vocoder, "copy", ignore=shutil.ignore_patterns(without)))
+pytestmark = pytest.mark.usefixtures("sounds")
 
 
 def test_answers_take_the_voice_that_is_made_once(vocalnet, model, vocoder, monkeypatch):
@@ -85,7 +46,7 @@ def test_answers_take_the_voice_that_is_made_once(vocalnet, model, vocoder, monk
         result = vocalnet(*command, "-o", name, "--voice", f"{name}.wav")
         assert result.code == 0 and "no --voice" not in result.err, result.err
         assert json.loads(result.out)["text"] == row["text"]
-    told = [sound("nobody"), sound("me"), sound("you")]
+    told = [answer_sound("nobody"), answer_sound("me"), answer_sound("you")]
     assert {len(samples) for samples in told} == {38400} and all(np.abs(samples).max() > 0.05 for samples in told)
     assert all(np.abs(a - b).max() > 0.05 for a, b in zip(told, [*told[1:], told[0]], strict=True))
 
@@ -94,7 +55,7 @@ def test_answers_take_the_voice_that_is_made_once(vocalnet, model, vocoder, monk
 
     monkeypatch.setattr(voice_module, "load_s3_tokenizer", never)
     assert vocalnet(*command, "-o", "again", "--voice", "me.wav").code == 0
-    np.testing.assert_array_equal(sound("again"), told[1])
+    np.testing.assert_array_equal(answer_sound("again"), told[1])
     assert len(list(Path("cache/voices").iterdir())) == 3, "these two, and the vocoder's own"
 
 
@@ -103,7 +64,7 @@ def test_where_nothing_names_a_voice_the_package_has_one(vocalnet, model, vocode
     for name, more in (("usual", ()), ("named", ("--voice", default_voice()))):
         result = vocalnet(*command, "-o", name, *more)
         assert result.code == 0 and "no --voice" not in result.err, result.err
-    np.testing.assert_array_equal(sound("usual"), sound("named"))
+    np.testing.assert_array_equal(answer_sound("usual"), answer_sound("named"))
     assert 3 < soundfile.info(default_voice()).duration < 5
 
 
@@ -114,9 +75,9 @@ def test_a_recording_in_the_vocoders_folder_is_its_voice(vocalnet, model, vocode
     result = vocalnet(*command, "--vocoder", own, "-o", "own")
     assert result.code == 0 and "no --voice" not in result.err
     vocalnet(*command, "--vocoder", vocoder, "--voice", "me.wav", "-o", "named")
-    np.testing.assert_array_equal(sound("own"), sound("named"))
+    np.testing.assert_array_equal(answer_sound("own"), answer_sound("named"))
     vocalnet(*command, "--vocoder", own, "--voice", "you.wav", "-o", "other")
-    assert np.abs(sound("other") - sound("own")).max() > 0.05
+    assert np.abs(answer_sound("other") - answer_sound("own")).max() > 0.05
 
 
 def test_a_batch_says_what_each_would_say_alone(vocalnet, model, vocoder):
@@ -125,7 +86,7 @@ def test_a_batch_says_what_each_would_say_alone(vocalnet, model, vocoder):
     texts = [[json.loads(line)["text"] for line in result.out.splitlines()] for result in (alone, both)]
     assert texts[0] == texts[1] and json.loads(both.out.splitlines()[0])["together"] == 2
     for name in ("q", "r"):
-        np.testing.assert_allclose(sound("both", name), sound("alone", name), atol=2e-3)
+        np.testing.assert_allclose(answer_sound("both", name), answer_sound("alone", name), atol=2e-3)
 
 
 def test_each_conversation_has_its_voice(model, vocoder):
@@ -261,8 +222,8 @@ def test_a_model_may_name_its_vocoder(vocalnet, model, vocoder):
         assert plan_answers(Path(name), ["vocoder.steps=2"]).vocoder.steps == 2
         assert vocalnet("infer", "q.wav", "--model", name, "--voice", "me.wav", "-o", f"by-{name}", *short).code == 0
     vocalnet("infer", "q.wav", "--model", model, "--vocoder", vocoder, "--voice", "me.wav", "-o", "by-option", *short, *FAST)
-    np.testing.assert_array_equal(sound("by-named"), sound("by-option"))
-    np.testing.assert_array_equal(sound("by-exported"), sound("by-option"))
+    np.testing.assert_array_equal(answer_sound("by-named"), answer_sound("by-option"))
+    np.testing.assert_array_equal(answer_sound("by-exported"), answer_sound("by-option"))
     config = json.loads(Path("named/config.json").read_text())
     Path("named/config.json").write_text(json.dumps(config | {"vocoder": {"place": "elsewhere/entirely"}}))
     gone = vocalnet("infer", "q.wav", "--model", "named")
@@ -326,70 +287,6 @@ class Deaf:
 
     def hear(self, samples, rate) -> str:
         return ""
-
-
-@pytest.fixture(scope="module")
-def named(tmp_path_factory) -> Path:
-    """A model whose own vocoder knows two voices by name, as nano's does."""
-    model = tiny_model()
-    settings = CosyVoice2Settings.model_validate_json(json.dumps(VOCODER))
-    model.settings = model.settings.model_copy(update={"vocoder": settings})
-    torch.manual_seed(0)
-    model.vocoder = build_vocoder(settings)
-    none = torch.zeros(0, dtype=torch.long), torch.zeros(0, 80)
-    model.vocoder.know(VoiceTable({name: Voice(*none, torch.randn(8)) for name in ("slt", "rms")}))
-    folder = tmp_path_factory.mktemp("models") / "named"
-    save_model(model, folder, set(PARTS), generation={"max_text_tokens": 7, "max_speech_tokens": 20, "tokens_per_step": 2})
-    return folder
-
-
-def test_a_model_s_own_voices_go_by_name(vocalnet, named):
-    command = ("infer", "q.wav", "--model", named, "--json")
-    for name, more in (("usual", ()), ("slt", ("--voice", "slt")), ("rms", ("--voice", "rms"))):
-        result = vocalnet(*command, "-o", name, *more)
-        assert result.code == 0 and "no --voice" not in result.err, result.err
-    np.testing.assert_array_equal(sound("usual"), sound("slt"))
-    assert np.abs(sound("usual") - sound("rms")).max() > 1e-4
-    for wrong in ("rmz", "me.wav"):
-        result = vocalnet(*command, "--voice", wrong)
-        assert result.code == 2 and len(result.err.strip().splitlines()) == 2, result.err
-        assert wrong in result.err and "slt, rms" in result.err and ("Nearest: rms" in result.err) == (wrong == "rmz")
-
-
-def test_a_released_vocoder_can_know_voices_too(vocalnet, model, vocoder):
-    """By name, beside recordings; the first speaks where none is asked for, unless the folder has a voice.wav."""
-    folder = copied(vocoder)
-    mine = voice_module.make_voice("me.wav", vocoder)
-    VoiceTable({"linda": mine, "else": replace(mine, speaker=-mine.speaker)}).save(folder)
-    command = ("infer", "q.wav", "--model", model, "--vocoder", folder, "--json", *FAST)
-    for name, more in (("usual", ()), ("linda", ("--voice", "linda")), ("me", ("--voice", "me.wav")), ("else", ("--voice", "else"))):
-        result = vocalnet(*command, "-o", name, *more)
-        assert result.code == 0 and "note: no --voice" not in result.err, result.err
-    for same in ("linda", "me"):
-        np.testing.assert_array_equal(sound("usual"), sound(same))
-    assert np.abs(sound("usual") - sound("else")).max() > 1e-3
-    assert vocalnet(*command, "--voice", "gone.wav").code == 1  # a file is meant, and told as one
-    soundfile.write(folder / "voice.wav", tone(1.0, hz=170.0, rate=24000), 24000)
-    assert vocalnet(*command, "-o", "own").code == 0
-    assert np.abs(sound("usual") - sound("own")).max() > 1e-3
-
-
-def test_a_damaged_table_of_voices_is_told(vocalnet, model, vocoder):
-    folder = copied(vocoder)
-    VoiceTable({"linda": voice_module.make_voice("me.wav", vocoder)}).save(folder)
-    path = folder / "voices.safetensors"
-    whole = path.read_bytes()
-    for damage in (
-        b"",
-        whole[:20],
-        whole[:-50],
-        whole.replace(b"vocalnet-voices-1", b"vocalnet-voices-9"),
-        whole.replace(b"linda.mel", b"lindo.mel"),
-    ):
-        path.write_bytes(damage)
-        result = vocalnet("infer", "q.wav", "--model", model, "--vocoder", folder, "--voice", "linda", *FAST)
-        assert result.code == 1 and len(result.err.strip().splitlines()) == 2, result.err
-        assert "voices.safetensors" in result.err
 
 
 def test_scores_depend_on_vocoder_and_voice(vocalnet, model, vocoder, monkeypatch):
