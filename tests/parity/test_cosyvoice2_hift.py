@@ -69,19 +69,3 @@ def test_stages():
     for name, value in seen.items():
         close(value, data[f"zero.stage.{name}"], DECODED)
     close(hift.spectrum(data["zero.source"], Memory()), data["zero.source_stft"], DECODED)
-
-
-@pytest.mark.parametrize("smooth", [True, False])
-@pytest.mark.parametrize("cuts", [[1] * 45, [7, 1, 1, 36], [25, 20], [30, 15, 0], [45, 0]])
-@torch.no_grad()
-def test_pieces_make_the_whole(cuts, smooth):
-    hift, generator = tiny_hift(smooth), torch.Generator().manual_seed(0)
-    mel, noise = torch.randn(1, 80, 45, generator=generator), torch.randn(1, 45 * 480, 9, generator=generator)
-    whole = hift(mel, noise)
-    memory, pieces, at = Memory(), [], 0
-    for i, count in enumerate(cuts):
-        end = at + count
-        pieces.append(hift(mel[..., at:end], noise[:, 480 * at : 480 * end], memory, last=i == len(cuts) - 1))
-        at = end
-    assert whole.shape == (1, 45 * 480) and whole.abs().max() > 0.1
-    close(torch.cat(pieces, dim=1), whole, 1e-4)

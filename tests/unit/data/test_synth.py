@@ -88,6 +88,18 @@ def test_the_encoder_hears_every_word_often_in_any_company() -> None:
         assert held_out().broken_by(record.question.text, record.answer.text) is None
 
 
+def test_the_tokenizer_hears_every_word_of_the_answers_often_in_any_company() -> None:
+    sayings, train = of("sayings"), of("train")
+    assert len(sayings) == SETTINGS.saying_rows
+    said = Counter(word for record in sayings for word in spoken_words(record.answer.text))
+    answered = {word for record in train for word in spoken_words(record.answer.text) if record.source == "synth"}
+    assert set(said) == answered and min(said.values()) >= 150
+    assert {len(record.meta["values"]) for record in sayings} == {2, 3, 4, 5}
+    assert 0.1 < sum(", " in record.answer.text for record in sayings) / len(sayings) < 0.14
+    assert all(record.question.audio is None and record.answer.audio for record in sayings)
+    assert all(held_out().broken_by(record.question.text, record.answer.text) is None for record in sayings)
+
+
 def test_other_voices_say_answers_again() -> None:
     usual = {record.answer.audio: record.answer for record in of("train") + of("answers") + of("test-combination")}
     for split, count in (("voices", SETTINGS.voice_answers), ("test-voices", SETTINGS.voice_answers_tested)):

@@ -41,14 +41,15 @@ def mel_filters(rate: int, n_fft: int, bins: int, fmin: float, fmax: float) -> T
 
 
 @lru_cache(maxsize=16)
-def _filters_on(device: torch.device, rate: int, n_fft: int, bins: int, fmax: float) -> Tensor:
+def filter_bank(device: torch.device, rate: int, n_fft: int, bins: int, fmax: float) -> Tensor:
+    """`mel_filters` from 0 to `fmax` Hz on `device`; shared, do not write into it."""
     with torch.inference_mode(False):  # it outlives the call, and training may want gradients through it
         return mel_filters(rate, n_fft, bins, 0.0, fmax).to(device)
 
 
 def vocoder_filters(device: torch.device, fmax: float = VOCODER_MEL_FMAX) -> Tensor:
     """The vocoder's filter bank [80, 961] up to `fmax` Hz on `device`; shared, do not write into it."""
-    return _filters_on(device, ANSWER_HZ, VOCODER_FFT, VOCODER_MEL_BINS, fmax)
+    return filter_bank(device, ANSWER_HZ, VOCODER_FFT, VOCODER_MEL_BINS, fmax)
 
 
 @lru_cache(maxsize=16)
@@ -78,7 +79,7 @@ def encoder_mel(samples: np.ndarray | Tensor, bins: int, pad_to: int | None = No
     x = F.pad(x, (0, max(0, (pad_to or 0) - len(x), ENCODER_FFT - len(x))))
     spectrum = torch.stft(x, ENCODER_FFT, ENCODER_HOP, window=hann(ENCODER_FFT, x.device), return_complex=True)
     power = spectrum[:, :frames].abs().square()
-    mel = _filters_on(x.device, QUESTION_HZ, ENCODER_FFT, bins, QUESTION_HZ / 2) @ power
+    mel = filter_bank(x.device, QUESTION_HZ, ENCODER_FFT, bins, QUESTION_HZ / 2) @ power
     log = mel.clamp_min(1e-10).log10()
     return (torch.maximum(log, log.max() - 8.0) + 4.0) / 4.0
 

@@ -75,6 +75,8 @@ class HiftSettings(Settings):
     """Window of the output's short-time spectrum, in samples."""
     istft_hop: int = Field(4, gt=0)
     """Hop of the output's short-time spectrum, in samples."""
+    output: Literal["spectrum", "filter"] = "spectrum"
+    """What the convolutions give: the spectrum itself, as released, or a filter for the spectra of the source and of white noise."""
     slope: float = Field(0.1, ge=0)
     """Negative slope before each upsampling."""
     limit: float = Field(0.99, gt=0)
@@ -88,6 +90,11 @@ class HiftSettings(Settings):
         if len(self.kernels) != len(self.dilations):
             raise ValueError(f"dilations has {len(self.dilations)} values, kernels has {len(self.kernels)}: they must be equal")
         return self
+
+    @property
+    def noises(self) -> int:
+        """Channels of noise that the source takes: one for each sine, or one beside them all."""
+        return 1 if self.output == "filter" else self.harmonics + 1
 
 
 class TokenizerSettings(Settings):
@@ -213,6 +220,8 @@ class HiftTraining(Settings):
     """Part of the steps without judges: the spectral losses alone come first, at a third of the cost."""
     mel: float = Field(45.0, ge=0)
     """Weight of the error of the log-mel (whole band)."""
+    mel_windows: tuple[int, ...] = ()
+    """Windows of further log-mels, in samples, over which that error is averaged; the vocoder's own has 1920."""
     spectral: float = Field(1.0, ge=0)
     """Weight of the multi-resolution spectral loss (arXiv 1910.11480, section 3.2)."""
     features: float = Field(2.0, ge=0)

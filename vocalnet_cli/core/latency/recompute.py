@@ -68,7 +68,7 @@ class Recomputed:
         state.last = True  # keeps nothing
         mel = flow.extend([state], seen, blocks, known)
         mel = mel[:, :, FRAMES_PER_TOKEN * (prompt + start) - kept :]
-        noise = torch.randn(1, VOCODER_HOP * mel.shape[-1], settings.hift.harmonics + 1, device=self._device)
+        noise = torch.randn(1, VOCODER_HOP * mel.shape[-1], settings.hift.noises, device=self._device)
         return hift(mel, noise).cpu()
 
 

@@ -21,7 +21,7 @@ from vocalnet_cli.core.model.part_weights import load_part, load_vocoder_part
 from vocalnet_cli.core.model.released import is_released, load_released
 from vocalnet_cli.core.model.speech_llm import SpeechLLM, part_of
 from vocalnet_cli.core.model.talker import build_talker
-from vocalnet_cli.core.model.talker.adapt import adapt
+from vocalnet_cli.core.model.talker.adapt import adapt, recode
 from vocalnet_cli.core.model.talker.contract import Talker
 from vocalnet_cli.core.model.talker.mdm import MdmTalker
 from vocalnet_cli.core.model.tokenizer import load_tokenizer
@@ -108,8 +108,11 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
 
 
 def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False) -> None:
-    """Read every part's starting weights into the model. A masked-diffusion talker may start from one of another kind (`adapt`),
-    but where it `teaches`: it must have learned first."""
+    """Read every part's starting weights into the model.
+
+    A masked-diffusion talker may start from one of another kind (`adapt`), but where it `teaches`: it must have learned first. A talker
+    of ours may start from one of other speech tokens (`recode`).
+    """
     released = lru_cache(_read_released)  # several parts may come from one folder
     for part, folder in folders.items():
         if part == "tokenizer":
@@ -127,6 +130,8 @@ def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False)
                     "Train one from it first: vocalnet train --recipe nano/mdm --set init.talker=FOLDER",
                 )
             adapt(released(folder).talker if _released(folder) else _read_talker(folder), model.talker, str(folder))
+        elif part == "talker" and is_ours(folder) and (old := _codes(folder)) != (new := model.settings.talker.codes):
+            recode(_read_talker(folder), model.talker, old, new, str(folder))
         elif _released(folder):
             _copy(getattr(released(folder), part), getattr(model, part), folder)
         elif is_ours(folder):
@@ -149,6 +154,12 @@ def _read_released(folder: Path) -> SpeechLLM:
 def _of_another_kind(folder: Path) -> bool:
     """Whether a model folder's talker is not of masked diffusion."""
     return (_released(folder) or is_ours(folder)) and read_config(folder)["model"].talker.kind != "mdm"
+
+
+def _codes(folder: Path) -> int:
+    """Speech tokens of a model folder's talker."""
+    codes: int = read_config(folder)["model"].talker.codes
+    return codes
 
 
 def _read_talker(folder: Path) -> Talker:

@@ -1,4 +1,4 @@
-"""A masked-diffusion talker that starts from one that speaks from left to right."""
+"""Talkers that start from another: of another kind, or of other speech tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from vocalnet_cli.core.config.talker_schema import MdmSettings, TalkerChoice
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.talker import TALKERS, build_talker
-from vocalnet_cli.core.model.talker.adapt import adapt
+from vocalnet_cli.core.model.talker.adapt import adapt, recode
 from vocalnet_cli.core.model.talker.mdm import MdmTalker
 
 SIZES = {"hidden": 32, "ffn": 48, "heads": 4, "decoder_layers": 2, "projector_layers": 1, "codes": 40, "dropout": 0.0}
@@ -68,3 +68,32 @@ def test_what_does_not_fit_is_refused(source: dict, changes: dict, told: str):
     with pytest.raises(VocalnetError) as error:
         adapt(left_to_right(**source), blocks(**changes), "there")
     assert told in error.value.problem + error.value.hint and "there" in error.value.problem
+
+
+@pytest.mark.parametrize("kind", TALKERS)
+@pytest.mark.parametrize("codes", [64, 24])
+def test_other_speech_tokens_leave_the_layers_as_they_were(kind: str, codes: int):
+    source = left_to_right(kind)
+    target = left_to_right(kind, codes=codes)
+    drawn = {name: value.clone() for name, value in target.state_dict().items()}
+    recode(source, target, SIZES["codes"], codes, "there")
+    changed = 0
+    for name, value in target.state_dict().items():
+        before = source.state_dict()[name]
+        if value.shape == before.shape:
+            assert torch.equal(value, before), name
+            continue
+        changed += 1
+        at_once = (len(value) - len(before)) // (codes - SIZES["codes"])
+        value, before, new = (rows.unflatten(0, (at_once, -1)) for rows in (value, before, drawn[name]))
+        assert torch.equal(value[:, codes:], before[:, SIZES["codes"] :]), name  # BOS, EOS and the like
+        middle = before[:, : SIZES["codes"]].mean(1, keepdim=True)
+        assert torch.allclose(value[:, :codes] - new[:, :codes], middle.expand_as(value[:, :codes]), atol=1e-6)
+    assert changed >= 2
+
+
+@pytest.mark.parametrize("changes", [{"decoder_layers": 1}, {"decoder_layers": 3}, {"hidden": 16}])
+def test_other_sizes_beside_other_speech_tokens_are_refused(changes: dict):
+    with pytest.raises(VocalnetError) as error:
+        recode(left_to_right("ntp"), left_to_right("ntp", codes=64, **changes), SIZES["codes"], 64, "there")
+    assert "other speech tokens" in error.value.problem and "there" in error.value.problem

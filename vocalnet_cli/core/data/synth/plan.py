@@ -23,6 +23,7 @@ from vocalnet_cli.core.data.synth.questions import (
     listed_items,
     random_phrase,
     repeat,
+    saying,
     spoken_words,
 )
 from vocalnet_cli.core.data.synth.split import HELD_OUT_SPEAKER, HUMAN, SYNTH, TEST_VOICE, VOICES_TEST, HeldOut
@@ -32,11 +33,15 @@ from vocalnet_cli.core.errors import VocalnetError
 _TIMES = {"plus": 2, "minus": 2, "times": 2, "after": 3, "before": 3, "capital": 6, "opposite": 4, "spelling": 4, "digit": 25}
 """Recordings of each training question, by kind."""
 
-WORDS_SPLIT, ANSWERS_SPLIT, VOICES_SPLIT = "words", "answers", "voices"
-"""Splits of recordings that are no questions, of answers to questions that are not recorded, and of answers said again by other voices."""
+WORDS_SPLIT, ANSWERS_SPLIT, SAYINGS_SPLIT, VOICES_SPLIT = "words", "answers", "sayings", "voices"
+"""Splits of recordings that are no questions, of answers to questions that are not recorded, of answers that are words in no order, and
+of answers said again by other voices."""
 
-_WRITTEN_ONLY = (ANSWERS_SPLIT, VOICES_SPLIT, VOICES_TEST)
+_WRITTEN_ONLY = (ANSWERS_SPLIT, SAYINGS_SPLIT, VOICES_SPLIT, VOICES_TEST)
 _WORDS_A_ROW = 4
+_SAYING_WORDS = (2, 3, 3, 4, 4, 5)
+_COMMAS = 0.12
+"""Lengths of the answers that are words in no order, each as likely, and the share of them with a pause after every word."""
 
 _DIGIT_FILE = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 
@@ -56,6 +61,8 @@ class SynthSettings:
     """Recordings of words in no order, for the encoder alone: each word of the questions about equally often."""
     answer_rows: int = 24_000
     """Further answers with written questions only, for the talker's first round."""
+    saying_rows: int = 24_000
+    """Answers that are words in no order, for the speech tokens: each word of the answers about equally often, in any company."""
     voice_answers: int = 2000
     """Training answers that each of the other answering voices says again, for the vocoder."""
     voice_answers_tested: int = 60
@@ -244,7 +251,7 @@ def combination_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
 def plan_synthetic(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
     """Every row said by synthetic voices alone."""
     jobs = [*plan_questions(settings, held_out, voices), *plan_words(settings, held_out, voices), *plan_answers(settings, held_out)]
-    return [*jobs, *plan_voices(settings, jobs)]
+    return [*jobs, *plan_sayings(settings, held_out), *plan_voices(settings, jobs)]
 
 
 def plan_questions(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
@@ -285,16 +292,13 @@ def _more_items(settings: SynthSettings, held_out: HeldOut) -> list[Item]:
 def plan_words(settings: SynthSettings, held_out: HeldOut, voices: dict[str, float]) -> list[Job]:
     """Words in no order: an encoder that has heard a word a dozen times, always in the same sentences, mistakes it for another."""
     chance = random.Random(f"{settings.seed} words")
-    words = sorted({word for item in training_items(settings, held_out) for word in spoken_words(item.question)})
-    deck: list[str] = []
+    deck = _Deck({word for item in training_items(settings, held_out) for word in spoken_words(item.question)}, chance)
     jobs: list[Job] = []
     while len(jobs) < settings.word_rows:
-        if len(deck) < _WORDS_A_ROW:
-            deck += chance.sample(words, len(words))
-        drawn, deck = deck[:_WORDS_A_ROW], deck[_WORDS_A_ROW:]
+        drawn = deck.draw(_WORDS_A_ROW)
         text = " ".join(drawn)
         if held_out.broken_by(text, text) is None:
-            item = Item("words", tuple(drawn), 0, text, text, ())
+            item = Item("words", drawn, 0, text, text, ())
             jobs.append(Job(f"words-{len(jobs):05d}", WORDS_SPLIT, item, drawn_manner(voices, chance, wide=True)))
     return jobs
 
@@ -306,6 +310,33 @@ def plan_answers(settings: SynthSettings, held_out: HeldOut) -> list[Job]:
     phrases = _distinct(_balanced_phrases(held_out, chance), settings.answer_rows)
     items = [item for words in phrases if (item := repeat(words, chance.randrange(len(REPEAT)))).answer not in known]
     return [Job(f"answer-{number:05d}", ANSWERS_SPLIT, item, Manner(ANSWER_VOICE)) for number, item in enumerate(items)]
+
+
+def plan_sayings(settings: SynthSettings, held_out: HeldOut) -> list[Job]:
+    """Words of the answers in no order: a speech tokenizer that has heard the answers alone blurs those it has not heard."""
+    chance = random.Random(f"{settings.seed} sayings")
+    deck = _Deck({word for item in training_items(settings, held_out) for word in spoken_words(item.answer)}, chance)
+    jobs: list[Job] = []
+    while len(jobs) < settings.saying_rows:
+        words = deck.draw(chance.choice(_SAYING_WORDS))
+        item = saying(words, pauses=chance.random() < _COMMAS)
+        if held_out.broken_by(item.question, item.answer) is None:
+            jobs.append(Job(f"saying-{len(jobs):05d}", SAYINGS_SPLIT, item, Manner(ANSWER_VOICE)))
+    return jobs
+
+
+class _Deck:
+    """Words dealt without end, each about equally often."""
+
+    def __init__(self, words: Iterable[str], chance: random.Random) -> None:
+        self._words, self._chance = sorted(words), chance
+        self._left: list[str] = []
+
+    def draw(self, count: int) -> tuple[str, ...]:
+        if len(self._left) < count:
+            self._left += self._chance.sample(self._words, len(self._words))
+        drawn, self._left = self._left[:count], self._left[count:]
+        return tuple(drawn)
 
 
 def plan_voices(settings: SynthSettings, jobs: Iterable[Job]) -> list[Job]:

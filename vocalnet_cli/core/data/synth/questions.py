@@ -72,6 +72,12 @@ def repeat(words: tuple[str, ...], wording: int) -> Item:
     return Item("repeat", words, wording, f"{REPEAT[wording]} {phrase}", _sentence(phrase), (phrase,))
 
 
+def saying(words: tuple[str, ...], pauses: bool) -> Item:
+    """Words in no order to say again; with `pauses` a comma after each."""
+    phrase, written = " ".join(words), _sentence(" ".join(words))
+    return Item("saying", words, 0, f"{REPEAT[0]} {phrase}", written.replace(" ", ", ") if pauses else written, (phrase,))
+
+
 def digit(number: int) -> Item:
     """One digit, said alone."""
     word = domain.number_words(number)

@@ -1,5 +1,7 @@
-"""A masked-diffusion talker that starts from one that speaks from left to right, as text diffusion models start from causal ones
-(arXiv 2410.17891): what both have is taken over, and training makes the rest of it.
+"""Talkers that start from another: what both have is taken over, and training makes the rest of it.
+
+A masked-diffusion talker can start from one that speaks from left to right, as text diffusion models start from causal ones
+(arXiv 2410.17891), and a talker of any kind from one that speaks other speech tokens.
 
 Layers, projector, embeddings and output rows have the same shapes in both. The left-to-right decoder reads text in rows of its own
 before the speech, the blocks have it added to their first tokens; a state there predicts the next token, here the hidden one it
@@ -56,6 +58,39 @@ def adapt(source: Talker, target: MdmTalker, where: str) -> None:
     if target.text.in_features == target.text.out_features:
         torch.nn.init.eye_(target.text.weight)
         torch.nn.init.zeros_(target.text.bias)
+
+
+@torch.no_grad()
+def recode(source: Talker, target: Talker, old: int, new: int, where: str) -> None:
+    """Copy `source`, found at `where`, into `target` of the same kind and sizes that speaks other speech tokens: `new` instead of `old`.
+
+    Layers and special tokens are taken over. What is known of the old tokens says nothing of the new ones but their mean, around which
+    they start as drawn. Raises VocalnetError if more than the tokens differs.
+    """
+    theirs, own = source.state_dict(), target.state_dict()
+    found, wrong = {}, []
+    for name, drawn in own.items():
+        known = theirs.get(name)
+        if known is not None and known.shape == drawn.shape:
+            found[name] = known
+        elif known is not None and known.shape[1:] == drawn.shape[1:] and (at_once := _at_once(len(known), len(drawn), old, new)):
+            was, is_now = (rows.unflatten(0, (at_once, -1)) for rows in (known, drawn))
+            middle = was[:, :old].mean(1, keepdim=True)
+            found[name] = torch.cat([middle + is_now[:, :new], was[:, old:]], dim=1).flatten(0, 1)
+        else:
+            wrong.append(name)
+    if wrong or own.keys() != theirs.keys():
+        raise VocalnetError(
+            f"init.talker is {where}: not the recipe's talker with other speech tokens ({len(wrong) or 'other'} tensors differ)",
+            "Change the sizes in model.talker to those of the folder's config.json.",
+        )
+    target.load_state_dict(found)
+
+
+def _at_once(known: int, drawn: int, old: int, new: int) -> int:
+    """Tokens that a table of `known` rows scores, if one of `drawn` rows scores as many of the new tokens; else 0."""
+    at_once, rest = divmod(drawn - known, new - old)
+    return at_once if at_once > 0 and not rest and not known % at_once else 0
 
 
 def _as_blocks(source: AutoregressiveTalker, codes: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.audio.pitch import pitch
@@ -32,6 +32,10 @@ Example = tuple[Clip, Tensor]
 
 _PITCH_UNIT = 100.0
 """Pitch errors are counted in so many Hz."""
+_UNVOICED_HZ = 100.0
+"""Pitch of a recording without any voice."""
+_EVEN, _FAINT = 0.1, -5.0
+"""Weight of each sine in an untrained source, and logarithm of the gain of its noise."""
 
 
 class HiftStage(ClipStage):
@@ -47,6 +51,7 @@ class HiftStage(ClipStage):
         self.judges = Judges(self.recipe.train.hift)
         if not {"hift", "vocoder"} & self.recipe.init.keys():
             start_pitch(self.vocoder.hift, torch.cat([hz for _, hz in self.examples]).float())
+            start_filter(self.vocoder.hift)
 
     def _pitches(self, clips: Sequence[Clip]) -> Sequence[Tensor]:
         def made(start: int) -> Iterator[Tensor]:
@@ -64,15 +69,17 @@ class HiftStage(ClipStage):
         return {"mel": mel, "sound": sound, "hz": hz, "noise": noise, "judged": torch.tensor(self._judged(draws[0][1]))}
 
     def _piece(self, example: Example, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mel [80, n], sound [480 n], pitch [n] and noise of the source [480 n, H] of a piece; one that is too short ends in silence."""
+        """Mel [80, n], sound [480 n], pitch [n] and noise of the source [480 n, N] of a piece; one that is too short ends in silence."""
         clip, hz = example
         chance = np.random.default_rng((len(hz), int(hz.sum())) if draw == DEV_DRAW else (self.recipe.train.seed, draw + 1))
         count, samples = self.recipe.train.hift.segment_frames, whole_tokens(clip.path)
         samples = torch.nn.functional.pad(samples, (0, max(0, count * VOCODER_HOP - len(samples))))
         start = int(chance.integers(len(samples) // VOCODER_HOP - count + 1))
         hz = torch.nn.functional.pad(hz.float(), (0, max(0, count - len(hz))))
-        harmonics = self.vocoder.settings.hift.harmonics + 1
-        noise = torch.from_numpy(chance.standard_normal((count * VOCODER_HOP, harmonics), dtype=np.float32))
+        if self.vocoder.settings.hift.output == "filter":
+            hz = through_pauses(hz)
+        channels = self.vocoder.settings.hift.noises
+        noise = torch.from_numpy(chance.standard_normal((count * VOCODER_HOP, channels), dtype=np.float32))
         frames, place = slice(start, start + count), slice(start * VOCODER_HOP, (start + count) * VOCODER_HOP)
         return vocoder_mel(samples)[:, frames], samples[place], hz[frames], noise
 
@@ -95,7 +102,7 @@ class HiftStage(ClipStage):
         found_hz = hift.f0_predictor(mel, Memory()).float()
         # The source follows the recording's own pitch: what is not yet predicted well would teach HiFT to mistrust it.
         made = hift.decode(mel, hift.m_source(hz if self.training else found_hz, noise, Memory()))
-        distance = mel_distance(made, sound)
+        distance = mel_distance(made, sound, weights.mel_windows)
         if not self.training:
             return {"mel": distance}
         terms = {
@@ -122,6 +129,15 @@ class HiftStage(ClipStage):
             write_sample(folder, step, f"{number + 1}-{clip.voice}", made.numpy(), {"recorded": mel, "by HiFT": vocoder_mel(made)})
 
 
+def through_pauses(hz: Tensor) -> Tensor:
+    """A pitch [F] that goes on where there is none, straight from the last to the next: a filter itself shuts out the sines there."""
+    voiced = hz > 0
+    if not voiced.any():
+        return torch.full_like(hz, _UNVOICED_HZ)
+    frames = np.arange(len(hz))
+    return torch.from_numpy(np.interp(frames, frames[voiced.numpy()], hz[voiced].numpy())).to(hz.dtype)
+
+
 def start_pitch(hift: Hift, hz: Tensor) -> None:
     """Let an untrained pitch predictor begin at the voices' mean pitch, and let its layers move it by their spread.
 
@@ -132,3 +148,12 @@ def start_pitch(hift: Hift, hz: Tensor) -> None:
         last = hift.f0_predictor.classifier
         last.weight.data.mul_(float(voiced.std(unbiased=False).clamp_min(20.0)))
         last.bias.data.fill_(float(voiced.mean()))
+
+
+def start_filter(hift: Hift) -> None:
+    """Let an untrained filter begin with pulses of a voice's loudness and next to no noise."""
+    if hift.settings.output == "filter":
+        nn.init.constant_(hift.m_source.l_linear.weight, _EVEN)
+        nn.init.zeros_(hift.m_source.l_linear.bias)
+        bins = hift.settings.istft_fft // 2 + 1
+        nn.init.constant_(hift.conv_post.bias[2 * bins :], _FAINT)

@@ -6,6 +6,7 @@ is before it says how it sounded (supervised tokens, as CosyVoice's: arXiv 2407.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +17,10 @@ from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
 from vocalnet_cli.core.model.vocoder import GriffinLimVocoder
 from vocalnet_cli.core.training.stages.ctc import LETTERS, ctc, letter_targets
 from vocalnet_cli.core.training.stages.stage import Stage, lengths_of, pad, share
-from vocalnet_cli.core.units import ANSWER_HZ
+from vocalnet_cli.core.units import ANSWER_HZ, SAMPLES_PER_TOKEN
 
 Example = tuple[Tensor, Tensor]
-"""Mel pairs [T, 160], letter targets."""
+"""Mel pairs [T, 160] in half precision, letter targets."""
 
 _READING = 0.3
 """Weight of the letters beside the frames."""
@@ -39,23 +40,28 @@ class SpeechTokenizerStage(Stage):
         self.reader = nn.Sequential(nn.Linear(width + hidden, hidden), nn.GELU(), nn.Linear(hidden, len(LETTERS) + 1))
         train, dev = self.rows()
         self.ids = sorted({record.answer.audio for record in train if record.answer.audio})
-        self.examples, self.dev_examples = self._examples(train), self._examples(dev)
+        self.examples, self.dev_examples = self._examples(train, shifted=True), self._examples(dev)
         generator = torch.Generator().manual_seed(self.recipe.train.seed)
         self.book.seed_from(torch.cat([pairs for pairs, _ in self.examples]), generator)
 
-    def _examples(self, records: list[Record]) -> list[Example]:
-        """Each distinct recording once."""
+    def _examples(self, records: list[Record], shifted: bool = False) -> list[Example]:
+        """Each distinct recording once; of those `shifted`, half begin up to a token late, since what is said keeps to no token."""
         said = {record.answer.audio: record.answer.text for record in records if record.answer.audio}
-        return [(self._pairs(name), letter_targets(text)) for name, text in sorted(said.items())]
+        chance = np.random.default_rng(self.recipe.train.seed)
+        examples = []
+        for number, (name, text) in enumerate(sorted(said.items())):
+            late = int(chance.integers(SAMPLES_PER_TOKEN)) if shifted and number % 2 else 0
+            examples.append((self._pairs(name, late), letter_targets(text)))
+        return examples
 
-    def _pairs(self, name: str) -> Tensor:
-        return mel_pairs(read_audio(self.root / name, ANSWER_HZ))
+    def _pairs(self, name: str, late: int) -> Tensor:
+        return mel_pairs(np.pad(read_audio(self.root / name, ANSWER_HZ), (late, 0))).half()
 
     def length(self, example: Example) -> int:
         return len(example[0])
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
-        pairs, letters = [example[0] for example, _ in draws], [example[1] for example, _ in draws]
+        pairs, letters = [example[0].float() for example, _ in draws], [example[1] for example, _ in draws]
         return {"pairs": pad(pairs), "lengths": lengths_of(pairs), "letters": torch.cat(letters), "letters_lengths": lengths_of(letters)}
 
     def forward(

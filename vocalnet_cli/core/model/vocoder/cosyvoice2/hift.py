@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import torch
@@ -82,7 +83,8 @@ class Hift(nn.Module):
             for width, half, kernel, rate in zip(widths, widths[1:], s.upsample_kernels, s.upsample_rates, strict=False)
         )
         self.source_downs, self.source_resblocks = nn.ModuleList(), nn.ModuleList()
-        stride, lines = VOCODER_HOP // s.istft_hop, s.istft_fft + 2
+        bins, channels = s.istft_fft // 2 + 1, 2 if s.output == "filter" else 1
+        stride, lines = VOCODER_HOP // s.istft_hop, 2 * bins * channels
         for i, rate in enumerate(s.upsample_rates):
             stride //= rate
             kernel, pad = (2 * stride, stride // 2) if stride > 1 else (1, 0)
@@ -91,10 +93,10 @@ class Hift(nn.Module):
         self.resblocks = nn.ModuleList(
             ResBlock(width, kernel, dilations) for width in widths[1:] for kernel, dilations in zip(s.kernels, s.dilations, strict=True)
         )
-        self.conv_post = StreamConv1d(widths[-1], lines, 7, left=3, right=3)
+        self.conv_post = StreamConv1d(widths[-1], (3 if s.output == "filter" else 2) * bins, 7, left=3, right=3)
 
     def forward(self, mel: Tensor, noise: Tensor, memory: Remembers | None = None, last: bool = True) -> Tensor:
-        """The next frames [B, 80, n] and their standard normal noise [B, 480 n, H] to finished samples [B, m].
+        """The next frames [B, 80, n] and their standard normal noise [B, 480 n, N] to finished samples [B, m].
 
         T frames make 480 T samples in all. Without a memory `mel` is the whole utterance.
         """
@@ -106,7 +108,7 @@ class Hift(nn.Module):
         return self.decode(mel, self.m_source(f0, noise, memory, last), memory, last)
 
     def decode(self, mel: Tensor, source: Tensor, memory: Remembers | None = None, last: bool = True) -> Tensor:
-        """The next frames [B, 80, n] and source samples [B, 1, s], which may lag behind, to finished samples [B, m]."""
+        """The next frames [B, 80, n] and source samples [B, C, s], which may lag behind, to finished samples [B, m]."""
         memory = Memory() if memory is None else memory
         lines = self.spectrum(source, memory, last)
         x = self.conv_pre(mel, memory, last)
@@ -121,9 +123,13 @@ class Hift(nn.Module):
             outs = together((self, "blocks", i), [block(x, memory, last) for block in blocks], memory)
             x = reduce(torch.add, outs) / len(outs)
         y = self.conv_post(F.leaky_relu(x), memory, last)  # the default slope, not the settings' (as released)
-        magnitude, phase = y.chunk(2, dim=1)
-        sound = self.synthesis(magnitude.exp().clamp_max(_LOUDEST), phase.sin(), memory, last)
-        return sound.clamp(-self.settings.limit, self.settings.limit)
+        if self.settings.output == "filter":
+            y, lines = together((self, "filtered"), [y, lines], memory)
+            made = filtered(lines, y)
+        else:
+            magnitude, phase = y.chunk(2, dim=1)
+            made = torch.polar(magnitude.exp().clamp_max(_LOUDEST), phase.sin())
+        return self.synthesis(made, memory, last).clamp(-self.settings.limit, self.settings.limit)
 
     def _mirrored(self, x: Tensor, memory: Remembers) -> Tensor:
         """The second value once more before the first: T rates of samples become T rates + 1 frames of the spectrum."""
@@ -135,3 +141,15 @@ class Hift(nn.Module):
         started = x.shape[-1] > 1
         memory.put(key, True if started else x)
         return joined_up([x[..., 1:2], x]) if started else x[..., :0]
+
+
+def filtered(lines: Tensor, gains: Tensor) -> Tensor:
+    """Spectra of the sines and of the noise [B, 4 bins, T], real before imaginary, as one complex spectrum [B, bins, T].
+
+    `gains` [B, 3 bins, T] are logarithm and angle of the sines' filter and the logarithm of the noise's. A voice's phases are then its
+    source's: what is learned is how loud each line is, which the mel nearly says (harmonics and noise, as in arXiv 1904.12088).
+    """
+    sines, noise = (torch.complex(*channel.chunk(2, dim=1)) for channel in lines.float().chunk(2, dim=1))
+    loud, angle, noisy = gains.float().chunk(3, dim=1)
+    limit = math.log(_LOUDEST)
+    return sines * torch.polar(loud.clamp_max(limit).exp(), angle) + noise * noisy.clamp_max(limit).exp()

@@ -54,18 +54,29 @@ class HarmonicSource(nn.Module):
         self.l_linear = nn.Linear(settings.harmonics + 1, 1)
 
     def forward(self, f0: Tensor, noise: Tensor, memory: Remembers, last: bool = True, phase: Tensor | None = None) -> Tensor:
-        """Pitch [B, n] in Hz and standard normal noise [B, 480 n, H] of the same frames to samples [B, 1, m].
+        """Pitch [B, n] in Hz and standard normal noise [B, 480 n, N] of the same frames to samples [B, 1, m].
 
-        `phase` [B, H] in cycles is where the harmonics start (not used by `smooth`, whose first frame sets it).
+        `phase` [B, H] in cycles is where the harmonics start (not used by `smooth`, whose first frame sets it). A source that is to
+        be filtered has two channels: the sines alone, none above half the sample rate, and the noise.
         """
         s = self.settings
         cycles = self._smooth(f0, memory, last) if self.smooth else self._stepped(f0, memory, phase)
-        voiced = (f0 > s.voiced_hz).to(noise.dtype).repeat_interleave(VOCODER_HOP, dim=1)
-        voiced = delayed((self, "voiced"), voiced, cycles.shape[1], memory)[..., None]
         noise = delayed((self, "noise"), noise.transpose(1, 2), cycles.shape[1], memory).transpose(1, 2)
+        voiced = self._voiced(f0, noise.dtype).repeat_interleave(VOCODER_HOP, dim=2)
+        voiced = delayed((self, "voiced"), voiced, cycles.shape[1], memory).transpose(1, 2)
         sines = s.amplitude * torch.sin(2 * torch.pi * cycles).to(noise.dtype)
+        if s.output == "filter":
+            return torch.cat([torch.tanh(self.l_linear(sines * voiced)), noise], dim=-1).transpose(1, 2)
         mixed = sines * voiced + noise * (s.noise * voiced + s.amplitude / 3 * (1 - voiced))
         return torch.tanh(self.l_linear(mixed)).transpose(1, 2)
+
+    def _voiced(self, f0: Tensor, dtype: torch.dtype) -> Tensor:
+        """1 where the voice sounds, else 0: [B, 1, n], or for each sine where it can be heard, [B, H, n]."""
+        voiced = f0[:, None] > self.settings.voiced_hz
+        if self.settings.output == "filter":
+            multiples = torch.arange(1, self.settings.harmonics + 2, device=f0.device)
+            voiced = voiced & (f0[:, None] * multiples[:, None] < ANSWER_HZ / 2)
+        return voiced.to(dtype)
 
     def _advance(self, f0: Tensor) -> Tensor:
         """Cycles a sample of each harmonic, [B, n, H], in the precision phases need."""
@@ -113,31 +124,37 @@ class HarmonicSource(nn.Module):
 
 
 class Spectrum(nn.Module):
-    """Short-time spectrum of samples in pieces: centred, mirrored at both ends."""
+    """Short-time spectra of one or more channels of samples in pieces: centred, mirrored at both ends."""
 
     def __init__(self, fft: int, hop: int) -> None:
         super().__init__()
         self.fft, self.hop = fft, hop
 
     def forward(self, samples: Tensor, memory: Remembers, last: bool = True) -> Tensor:
-        """The next samples [B, 1, n] to frames [B, fft + 2, m], real parts before imaginary; N samples make N / hop + 1 in all."""
-        half = self.fft // 2
+        """The next samples [B, C, n] to frames [B, C (fft + 2), m], of each channel the real parts before the imaginary ones.
+
+        N samples make N / hop + 1 frames in all.
+        """
+        half, (batch, channels, _) = self.fft // 2, samples.shape
         held = memory.get(self)
+        nothing = samples.new_zeros(batch, channels * (self.fft + 2), 0)
         if held is None:
-            joined = samples[:, 0]
-            if joined.shape[1] <= half:  # too little to mirror: the source gives half a frame or nothing
-                return samples.new_zeros(samples.shape[0], self.fft + 2, 0)
-            joined = F.pad(joined[:, None], (half, 0), mode="reflect")[:, 0]
+            begun = memory.get((self, "begun"))
+            joined = samples if begun is None else torch.cat([begun, samples], dim=-1)
+            if joined.shape[-1] <= half:  # too little to mirror
+                memory.put((self, "begun"), joined)
+                return nothing
+            joined = F.pad(joined, (half, 0), mode="reflect")
         else:
-            joined = torch.cat([held, samples[:, 0]], dim=1)
+            joined = torch.cat([held, samples], dim=-1)
         if last:
-            joined = F.pad(joined[:, None], (0, half), mode="reflect")[:, 0]
-        count = max(0, (joined.shape[1] - self.fft) // self.hop + 1)
-        memory.put(self, joined[:, count * self.hop :].clone())
+            joined = F.pad(joined, (0, half), mode="reflect")
+        count = max(0, (joined.shape[-1] - self.fft) // self.hop + 1)
+        memory.put(self, joined[..., count * self.hop :].clone())
         if not count:
-            return samples.new_zeros(samples.shape[0], self.fft + 2, 0)
-        lines = torch.fft.rfft(joined.unfold(1, self.fft, self.hop) * hann(self.fft, samples.device))
-        return torch.cat([lines.real, lines.imag], dim=-1).transpose(1, 2)
+            return nothing
+        lines = torch.fft.rfft(joined.unfold(-1, self.fft, self.hop) * hann(self.fft, samples.device))
+        return torch.cat([lines.real, lines.imag], dim=-1).transpose(2, 3).flatten(1, 2)
 
 
 class Synthesis(nn.Module):
@@ -147,14 +164,14 @@ class Synthesis(nn.Module):
         super().__init__()
         self.fft, self.hop = fft, hop
 
-    def forward(self, magnitude: Tensor, phase: Tensor, memory: Remembers, last: bool = True) -> Tensor:
-        """The next frames [B, fft / 2 + 1, m] (phase in radians) to finished samples [B, n]; M frames make hop (M - 1) in all."""
-        batch, _, count = magnitude.shape
-        reach, window = self.fft - self.hop, hann(self.fft, magnitude.device)
-        fresh = magnitude.new_zeros(batch, reach)
+    def forward(self, lines: Tensor, memory: Remembers, last: bool = True) -> Tensor:
+        """The next frames [B, fft / 2 + 1, m] of a complex spectrum to finished samples [B, n]; M frames make hop (M - 1) in all."""
+        batch, _, count = lines.shape
+        reach, window = self.fft - self.hop, hann(self.fft, lines.device)
+        fresh = lines.real.new_zeros(batch, reach)
         sound, weight, drop = memory.get(self) or (fresh, fresh[:1], self.fft // 2)
         if count:
-            frames = torch.fft.irfft(torch.polar(magnitude, phase).transpose(1, 2), n=self.fft)
+            frames = torch.fft.irfft(lines.transpose(1, 2), n=self.fft)
             sound = _add(frames * window, sound, self.hop)
             weight = _add(window.square().expand(1, count, -1), weight, self.hop)
         end = count * self.hop

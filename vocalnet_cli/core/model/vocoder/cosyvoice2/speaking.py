@@ -47,9 +47,9 @@ def next_sound(hift: Hift, state: SoundState, mel: Tensor, last: bool, lookahead
     state.frames += mel.shape[-1]
     if not state.frames:
         return mel.new_zeros(0, dtype=torch.float32)
-    harmonics = hift.settings.harmonics + 1
-    noise = [torch.randn(VOCODER_HOP, harmonics, generator=state.noise) for _ in range(mel.shape[-1])]
-    drawn = torch.cat([*noise, torch.zeros(0, harmonics)])[None].to(mel.device)
+    channels = hift.settings.noises
+    noise = [torch.randn(VOCODER_HOP, channels, generator=state.noise) for _ in range(mel.shape[-1])]
+    drawn = torch.cat([*noise, torch.zeros(0, channels)])[None].to(mel.device)
     sound = hift(mel, drawn, state.memory, last)[0]
     if lookahead is None:
         return sound
