@@ -10,6 +10,7 @@ import soundfile
 
 from vocalnet_cli.core.data.manifest import read_manifest
 from vocalnet_cli.core.data.record import Record, Utterance, write_manifest
+from vocalnet_cli.core.data.synth import voices
 
 CORPORA = Path(__file__).parents[1] / "assets" / "corpora"
 
@@ -41,6 +42,26 @@ def test_from_dialogues_to_checked_tokens(vocalnet: Callable, tmp_path: Path) ->
         assert (heard.samplerate, said.samplerate) == (16_000, 24_000)
         assert row.meta["synth"]["answer"]["version"] and row.meta["synth"]["seed"] == 0
     assert json.loads(result.out)["audio_hours"] > 0.03
+
+
+def test_pico_speaks_slower_and_smaller_and_is_refused_where_it_is_not(vocalnet: Callable, tmp_path: Path, monkeypatch) -> None:
+    source = rows(tmp_path / "in", "Tell me nine minus seven.")
+    seconds = {}
+    for name, more in (("plain", ()), ("slow", ("--rate", 1.5))):
+        out = tmp_path / name
+        args = ("--voice", "pico:en-US", "--say", "question", "--workers", 1, *more)
+        assert vocalnet("prep", "synth", source, "-o", out, *args).code == 0
+        (row,) = read_manifest(out / "manifest.jsonl")
+        assert row.question.voice == "pico:en-US" and row.meta["synth"]["question"]["version"]
+        sound, rate = soundfile.read(out / str(row.question.audio))
+        assert rate == 16_000 and abs(sound).max() > 0.1
+        seconds[name] = len(sound) / rate
+    assert 1.3 < seconds["slow"] / seconds["plain"] < 1.7
+    unknown = vocalnet("prep", "synth", source, "-o", tmp_path / "unknown", "--voice", "pico:xx-XX", "--say", "question", "--workers", 1)
+    assert "voice failed" in unknown.out and "Unsupported voice" in (tmp_path / "unknown" / "rejects.jsonl").read_text()
+    monkeypatch.setattr(voices, "find_spec", lambda name: None)
+    absent = vocalnet("prep", "synth", source, "-o", tmp_path / "absent", "--voice", "pico:en-US")
+    assert absent.code == 2 and absent.err.startswith("the package `py_nanotts` is not installed") and len(absent.err.splitlines()) == 2
 
 
 def test_a_program_of_ones_own_gets_the_text_unread_by_any_shell(vocalnet: Callable, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ def synth(
     voice: Annotated[
         list[str] | None,
         typer.Option(
-            "--voice", metavar="ENGINE:NAME", help="flite:slt, espeak:en-us, festival:..., cosyvoice2:...; drawn by row. Repeatable."
+            "--voice",
+            metavar="ENGINE:NAME",
+            help="flite:slt, espeak:en-us, pico:en-GB, festival:..., cosyvoice2:...; drawn by row. Repeatable.",
         ),
     ] = None,
     say: Annotated[str, typer.Option("--say", metavar="PART", help="question, answer or both.")] = "both",

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from vocalnet_cli.core.data.prep.single import given_id
 from vocalnet_cli.core.data.prep.sounds import LONGEST_S, placed, take_history, take_sound
 from vocalnet_cli.core.data.prep.step import Reject, Row, write_bytes
 from vocalnet_cli.core.data.record import Record, Utterance
-from vocalnet_cli.core.data.synth.voices import PROGRAMS, Manner, VoiceFailed, speak, trim
+from vocalnet_cli.core.data.synth.voices import PACKAGES, PROGRAMS, Manner, VoiceFailed, missing_engine, speak, trim
 from vocalnet_cli.core.errors import AudioError, UsageError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -178,11 +179,11 @@ def speech_step(
     for engine in engines:
         if engine == cosyvoice.ENGINE:
             _check_cosyvoice(cosy, rate, pitch)
-        elif engine not in PROGRAMS:
-            known = ", ".join((*PROGRAMS, cosyvoice.ENGINE))
+        elif engine not in PROGRAMS and engine not in PACKAGES:
+            known = ", ".join((*PROGRAMS, *PACKAGES, cosyvoice.ENGINE))
             raise UsageError(f"--voice {engine}: no such engine", f"Write ENGINE:NAME with one of {known}, or use --command.")
-        elif shutil.which(PROGRAMS[engine]) is None:
-            raise UsageError(f"the program `{PROGRAMS[engine]}` is not installed", "Install it, or use another --voice.")
+        elif missing := missing_engine(engine):
+            raise UsageError(f"{missing} is not installed", "Install it, or use another --voice.")
     prompts = {voice: prompt_of(voice.partition(":")[2]) for voice in voices if voice.startswith(f"{cosyvoice.ENGINE}:")}
     shown = tuple(f"{cosyvoice.ENGINE}:{prompts[voice].name}" if voice in prompts else voice for voice in voices)
     if len(set(shown)) < len(set(voices)):
@@ -213,6 +214,8 @@ def _check_cosyvoice(cosy: CosyVoice | None, rate: float, pitch: float) -> None:
 
 
 def _version(engine: str) -> str:
+    if engine in PACKAGES:
+        return metadata.version(PACKAGES[engine].replace("_", "-"))
     arguments = _VERSION[engine]
     if not arguments:
         return ""

@@ -1,4 +1,4 @@
-"""The synthetic voices of the nano corpus: flite, espeak-ng and festival as subprocesses."""
+"""Synthetic voices: flite, espeak-ng and festival as subprocesses, Pico by its package."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ OTHER_ANSWER_VOICES = ("flite:rms", "flite:awb")
 """Say some of the answers again."""
 PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave"}
 """Engine to the program that must be on the PATH."""
+PACKAGES = {"pico": "py_nanotts"}
+"""Engine to the Python package that must be installed."""
 
 TRAIN_VOICES: dict[str, float] = {
     "flite:slt": 3,
@@ -50,6 +53,7 @@ _BASE_PITCH_HZ = {"slt": 170, "awb": 130, "kal16": 100}
 
 _FESTIVAL_FOLDERS = ("/usr/share/festival/voices", "/usr/local/share/festival/voices")
 _TIMEOUT_S = 60
+_PICO_HZ = 16_000
 
 
 class VoiceFailed(Exception):
@@ -93,9 +97,16 @@ def usable_voices() -> tuple[dict[str, float], list[str]]:
     return voices, notices
 
 
+def missing_engine(engine: str) -> str | None:
+    """What of an engine is not on this machine: `the program NAME` or `the package NAME`; none if it can speak."""
+    if engine in PACKAGES:
+        return None if find_spec(PACKAGES[engine]) else f"the package `{PACKAGES[engine]}`"
+    return None if shutil.which(PROGRAMS[engine]) else f"the program `{PROGRAMS[engine]}`"
+
+
 def _spoken(text: str, engine: str) -> str:
     """The text as the engine should get it: the letter A is never the article, and Z is `zee` everywhere."""
-    letter_a = "A" if engine == "espeak" else "ay"
+    letter_a = "A" if engine in ("espeak", "pico") else "ay"
     return re.sub(r"\b[zZ]\b", "zee", re.sub(r"\b[aA]\b", letter_a, text))
 
 
@@ -124,6 +135,8 @@ def speak(text: str, manner: Manner, rate: int, letters: bool = True) -> np.ndar
     With `letters`, a lone A or Z is the letter, as in the nano corpus; otherwise the text is the engine's to read.
     """
     engine = manner.voice.split(":")[0]
+    if engine == "pico":
+        return _speak_by_pico(_spoken(text, engine) if letters else text, manner, rate)
     with tempfile.TemporaryDirectory(prefix="vocalnet-voice-") as folder:
         wav, text_file = Path(folder) / "said.wav", Path(folder) / "text.txt"
         text_file.write_text((_spoken(text, engine) if letters else text) + "\n", encoding="utf-8")
@@ -156,6 +169,17 @@ def speak_by_festival(said: Sequence[tuple[str, Manner]], rate: int) -> list[np.
             except VoiceFailed as error:
                 sounds.append(failed or error)
         return sounds
+
+
+def _speak_by_pico(text: str, manner: Manner, rate: int) -> np.ndarray:
+    from py_nanotts import NanoTTS
+
+    name, speed = manner.voice.partition(":")[2], 1 / (manner.rate * manner.warp)
+    try:
+        pcm = NanoTTS().speak(text, voice=name, speed=speed, pitch=manner.pitch)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise VoiceFailed(f"{PACKAGES['pico']} did not speak: {error}") from error
+    return soxr.resample(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768, _PICO_HZ * manner.warp, rate).astype(np.float32)
 
 
 def _quoted(text: str) -> str:
