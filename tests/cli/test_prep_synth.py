@@ -59,6 +59,12 @@ def test_pico_speaks_slower_and_smaller_and_is_refused_where_it_is_not(vocalnet:
     assert 1.3 < seconds["slow"] / seconds["plain"] < 1.7
     unknown = vocalnet("prep", "synth", source, "-o", tmp_path / "unknown", "--voice", "pico:xx-XX", "--say", "question", "--workers", 1)
     assert "voice failed" in unknown.out and "Unsupported voice" in (tmp_path / "unknown" / "rejects.jsonl").read_text()
+    unread = vocalnet(
+        "prep", "synth", rows(tmp_path / "zh", "\u4f60\u597d"), "-o", tmp_path / "unread", "--voice", "pico:en-US", "--workers", 1
+    )
+    assert "voice failed" in unread.out and "silent" in (tmp_path / "unread" / "rejects.jsonl").read_text()
+    high = vocalnet("prep", "synth", source, "-o", tmp_path / "high", "--voice", "pico:en-US", "--pitch", 2.5)
+    assert high.code == 2 and high.err.startswith("--pitch 2.5: pico goes from 0.5 to 2") and len(high.err.splitlines()) == 2
     monkeypatch.setattr(voices, "find_spec", lambda name: None)
     absent = vocalnet("prep", "synth", source, "-o", tmp_path / "absent", "--voice", "pico:en-US")
     assert absent.code == 2 and absent.err.startswith("the package `py_nanotts` is not installed") and len(absent.err.splitlines()) == 2

@@ -16,6 +16,7 @@ from vocalnet_cli.core.data.prep.validate import validate_manifest
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.data.synth import plan, render
 from vocalnet_cli.core.data.synth.domain import number_words
+from vocalnet_cli.core.data.synth.people import plan_human
 from vocalnet_cli.core.data.synth.questions import Item, domain_vocabulary, listed_items, repeat, spoken_words
 from vocalnet_cli.core.data.synth.split import HeldOut, check_split, draw_held_out, load_held_out, save_held_out
 from vocalnet_cli.core.data.synth.voices import TRAIN_VOICES, Manner, VoiceFailed, speak, speak_by_festival, usable_voices
@@ -224,7 +225,7 @@ def people(folder: Path) -> Path:
 
 
 def test_the_held_out_speaker_is_only_tested(tmp_path: Path) -> None:
-    jobs = plan.plan_human(SETTINGS, held_out(), people(tmp_path / "people"))
+    jobs = plan_human(SETTINGS, held_out(), people(tmp_path / "people"))
     assert len(jobs) == 8
     for job in jobs:
         assert (job.split == "test-human") == ("theo" in job.id)
@@ -236,19 +237,19 @@ def test_the_held_out_speaker_is_only_tested(tmp_path: Path) -> None:
             with pytest.raises(VocalnetError, match="theo"):
                 check_split([moved], held_out())
     with pytest.raises(VocalnetError, match="no recordings"):
-        plan.plan_human(SETTINGS, held_out(), tmp_path)
+        plan_human(SETTINGS, held_out(), tmp_path)
 
 
 def test_another_speaker_can_be_held_out(tmp_path: Path) -> None:
     other = draw_held_out(SETTINGS.seed, "george")
     assert (other.speakers, other.pairs, other.wordings) == (("george",), held_out().pairs, held_out().wordings)
-    jobs = plan.plan_human(SETTINGS, other, people(tmp_path / "people"))
+    jobs = plan_human(SETTINGS, other, people(tmp_path / "people"))
     assert {job.split == "test-human" for job in jobs if "george" in job.id} == {True}
     training = [job.record() for job in jobs if "theo" in job.id]
     assert training and all(row.split != "test-human" for row in training)
     check_split(training, other)
     with pytest.raises(VocalnetError, match="DIGIT_nobody_TAKE.wav"):
-        plan.plan_human(SETTINGS, draw_held_out(SETTINGS.seed, "nobody"), tmp_path / "people")
+        plan_human(SETTINGS, draw_held_out(SETTINGS.seed, "nobody"), tmp_path / "people")
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs the Debian package flite")

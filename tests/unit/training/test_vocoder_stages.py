@@ -14,13 +14,17 @@ from tests.vocoder_runs import VOCODER, make_corpus, write_recipe
 from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.config.load import load_recipe
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, HiftTraining
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings, HiftSettings, HiftTraining
 from vocalnet_cli.core.model.speech_llm import build_model
+from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
+from vocalnet_cli.core.model.vocoder.cosyvoice2.hift import Hift
+from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import Schedule
 from vocalnet_cli.core.training.stages.flow import FlowStage, draw_blocks
-from vocalnet_cli.core.training.stages.hift import HiftStage, start_pitch
+from vocalnet_cli.core.training.stages.hift import HiftStage, start_filter, start_pitch, through_pauses
 from vocalnet_cli.core.training.stages.judges import Judges, adversarial_loss, feature_distance, judging_loss
 from vocalnet_cli.core.training.stages.spectral import mel_distance, spectral_distance
+from vocalnet_cli.core.training.stages.speech_tokenizer import SpeechTokenizerStage
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW
 
 SETTINGS = CosyVoice2Settings.model_validate_json(json.dumps(VOCODER))
@@ -106,7 +110,7 @@ def test_a_piece_is_the_same_moment_in_sound_mel_and_pitch(tmp_path):
         start = next(at for at in range(len(hz)) if whole[480 * at : 480 * at + len(sound)].equal(sound))
         starts.add(start)
         assert frames.equal(mel[:, start : start + frames.shape[1]])
-        assert pitch.equal(hz[start : start + len(pitch)].float())
+        assert pitch.equal(through_pauses(hz.float())[start : start + len(pitch)])  # a filter's
     assert len(starts) > 3
 
 
@@ -163,3 +167,60 @@ def test_an_untrained_pitch_begins_among_the_voices(tmp_path):
     found = hift.f0_predictor(vocoder_mel(torch.from_numpy(read_audio(stage.examples[0][0].path, 24_000)))[None], Memory())
     assert float(found.mean()) == pytest.approx(float(voiced.mean()), rel=0.7)
     start_pitch(hift, torch.zeros(5))  # nobody speaks: nothing to begin at
+
+
+def test_a_filters_pitch_goes_on_through_pauses():
+    hz = through_pauses(torch.tensor([0.0, 100.0, 0.0, 0.0, 200.0, 0.0]))
+    assert torch.allclose(hz, torch.tensor([100.0, 100.0, 400 / 3, 500 / 3, 200.0, 200.0]))
+    assert through_pauses(torch.zeros(3)).tolist() == [100.0] * 3
+
+
+def test_more_windows_see_the_same_difference_of_loudness():
+    sound = 0.1 * torch.randn(2, 9600, generator=torch.Generator().manual_seed(0))
+    for windows in ((), (256,), (256, 512, 1024)):
+        assert mel_distance(sound, sound, windows) == 0
+        assert float(mel_distance(sound / 2, sound, windows)) == pytest.approx(np.log(2), rel=1e-3)
+    click = sound.clone()
+    click[:, 4800:4810] = 1.0
+    assert mel_distance(click, sound, (256,)) != mel_distance(click, sound)
+
+
+@pytest.mark.parametrize(("key", "window"), [("mel_windows", 2), ("mel_windows", 11_520), ("resolutions", 11_520)])
+def test_a_window_that_no_piece_can_fill_is_refused(key: str, window: int):
+    with pytest.raises(ValueError, match=f"{key} has {window}"):
+        HiftTraining(segment_frames=12, **{key: (window,)})
+
+
+@torch.no_grad()
+def test_an_untrained_filter_lets_the_sines_through_and_little_noise():
+    torch.manual_seed(0)
+    hift = Hift(HiftSettings(output="filter", channels=16, f0_channels=8)).eval()
+    start_filter(hift)
+    mel, hz, noise = torch.zeros(1, 80, 20), torch.full((1, 20), 200.0), torch.randn(1, 20 * 480, 1)
+    heard = hift.decode(mel, hift.m_source(hz, noise, Memory()))
+    silent = hift.decode(mel, hift.m_source(hz, noise * 0, Memory()))
+    assert silent.std() > 0.005 and (heard - silent).std() < 0.05  # of noise whose deviation is 1
+    released = Hift(HiftSettings(channels=16, f0_channels=8))
+    before = released.conv_post.bias.clone()
+    start_filter(released)
+    assert released.conv_post.bias.equal(before)
+
+
+def test_half_of_the_recordings_begin_late_in_a_token(tmp_path):
+    """Those of training, always the same ones; none of dev."""
+    make_corpus(tmp_path)
+    recipe = load_recipe(str(write_recipe(tmp_path, "speech-tokenizer", {}, {"manifest": str(tmp_path / "manifest.jsonl")}))).recipe
+    found = []
+    for _ in range(2):
+        stage = SpeechTokenizerStage(recipe, build_model(recipe.model, ("vocoder",)), tmp_path / "cache", ("vocoder",))
+        stage.load_examples()
+        found.append(stage)
+    plain = [mel_pairs(read_audio(tmp_path / name, 24_000)) for name in found[0].ids]
+    late = [
+        len(pairs) != len(own) or not torch.allclose(pairs.float(), own, atol=0.01)
+        for (pairs, _), own in zip(found[0].examples, plain, strict=True)
+    ]
+    assert late == [bool(number % 2) for number in range(len(late))]
+    assert all(one.equal(other) for (one, _), (other, _) in zip(found[0].examples, found[1].examples, strict=True))
+    dev = [mel_pairs(read_audio(tmp_path / f"{number}.wav", 24_000)).half() for number in (6, 7)]
+    assert all(any(pairs.equal(one) for one in dev) for pairs, _ in found[0].dev_examples)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from vocalnet_cli.core.config.talker_schema import Settings
+from vocalnet_cli.core.units import VOCODER_HOP
 
 RELEASED_CONFIGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
 """Names of the file that tells the sizes of a released vocoder, newest first."""
@@ -52,11 +53,11 @@ class HiftSettings(Settings):
     f0_channels: int = Field(512, gt=0)
     """Channels of the pitch predictor."""
     harmonics: int = Field(8, ge=0)
-    """Overtones above the fundamental."""
+    """Overtones above the fundamental. A filter can be loud only where they or the noise are."""
     amplitude: float = Field(0.1, gt=0)
     """Amplitude of a voiced sine."""
     noise: float = Field(0.003, ge=0)
-    """Standard deviation of the noise on a voiced sine; unvoiced noise has a third of the amplitude."""
+    """Standard deviation of the noise on a voiced sine; unvoiced noise has a third of the amplitude. A filter has noise apart."""
     voiced_hz: float = Field(10.0, ge=0)
     """Pitch above which a frame is voiced, in Hz."""
     upsample_rates: tuple[int, ...] = (8, 5, 3)
@@ -89,6 +90,8 @@ class HiftSettings(Settings):
             raise ValueError(f"upsample_kernels, source_kernels and source_dilations must have {stages} values, as upsample_rates has")
         if len(self.kernels) != len(self.dilations):
             raise ValueError(f"dilations has {len(self.dilations)} values, kernels has {len(self.kernels)}: they must be equal")
+        if self.istft_fft >= 2 * VOCODER_HOP:
+            raise ValueError(f"istft_fft is {self.istft_fft}: it must be below {2 * VOCODER_HOP}, or one frame could not be spoken")
         return self
 
     @property
@@ -149,8 +152,8 @@ class CosyVoice2Settings(Settings):
         samples = self.hift.istft_hop
         for rate in self.hift.upsample_rates:
             samples *= rate
-        if samples != 480:
-            raise ValueError(f"hift.upsample_rates and hift.istft_hop make {samples} samples a frame: they must make 480")
+        if samples != VOCODER_HOP:
+            raise ValueError(f"hift.upsample_rates and hift.istft_hop make {samples} samples a frame: they must make {VOCODER_HOP}")
         return self
 
 
@@ -217,7 +220,7 @@ class HiftTraining(Settings):
     segment_frames: int = Field(50, gt=0)
     """Mel frames (20 ms) of the piece cut out of a recording."""
     judged_from: float = Field(0.0, ge=0, le=1)
-    """Part of the steps without judges: the spectral losses alone come first, at a third of the cost."""
+    """Part of the steps without judges (1: all): the spectral losses alone come first, at a third of the cost."""
     mel: float = Field(45.0, ge=0)
     """Weight of the error of the log-mel (whole band)."""
     mel_windows: tuple[int, ...] = ()
@@ -238,3 +241,12 @@ class HiftTraining(Settings):
     """Channels of a period judge's first layer; the last has 32 times as many."""
     spectrum_channels: int = Field(32, gt=0)
     """Channels of a spectrogram judge (arXiv 2106.07889)."""
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> HiftTraining:
+        samples = self.segment_frames * VOCODER_HOP
+        for key in ("mel_windows", "resolutions"):
+            for window in getattr(self, key):
+                if not 4 <= window < 2 * samples:
+                    raise ValueError(f"{key} has {window}: a window must have 4 samples or more and less than twice the piece's {samples}")
+        return self

@@ -107,11 +107,11 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
     return {part: folder for part, where in recipe.init.items() if (folder := locate(where)) is not None}
 
 
-def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False) -> None:
+def load_init(model: SpeechLLM, folders: dict[str, Path], talker_learns: bool = True) -> None:
     """Read every part's starting weights into the model.
 
-    A masked-diffusion talker may start from one of another kind (`adapt`), but where it `teaches`: it must have learned first. A talker
-    of ours may start from one of other speech tokens (`recode`).
+    A masked-diffusion talker may start from one of another kind (`adapt`), a talker of ours from one of other speech tokens (`recode`),
+    but only where it learns from recorded speech: elsewhere, and as a teacher, it must speak already.
     """
     released = lru_cache(_read_released)  # several parts may come from one folder
     for part, folder in folders.items():
@@ -124,13 +124,18 @@ def load_init(model: SpeechLLM, folders: dict[str, Path], teaches: bool = False)
         elif getattr(model, part) is None:
             raise VocalnetError(f"init.{part} is {folder}, but model.{part} is not set", f"Say its kind: --set model.{part}.kind=KIND")
         elif part == "talker" and isinstance(model.talker, MdmTalker) and _of_another_kind(folder):
-            if teaches:
+            if not talker_learns:
                 raise RecipeError(
-                    f"init.talker is {folder}: not a masked-diffusion talker, so it cannot teach one",
+                    f"init.talker is {folder}: not a masked-diffusion talker, and none is trained here from recorded speech",
                     "Train one from it first: vocalnet train --recipe nano/mdm --set init.talker=FOLDER",
                 )
             adapt(released(folder).talker if _released(folder) else _read_talker(folder), model.talker, str(folder))
         elif part == "talker" and is_ours(folder) and (old := _codes(folder)) != (new := model.settings.talker.codes):
+            if not talker_learns:
+                raise RecipeError(
+                    f"init.talker is {folder}: it speaks {old} speech tokens, the recipe {new}",
+                    "Train it on these first, by a recipe of stage speak, or set model.talker.codes to the folder's.",
+                )
             recode(_read_talker(folder), model.talker, old, new, str(folder))
         elif _released(folder):
             _copy(getattr(released(folder), part), getattr(model, part), folder)

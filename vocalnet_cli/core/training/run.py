@@ -107,7 +107,7 @@ def prepared(recipe: Recipe, folders: dict[str, Path], parts: tuple[str, ...], c
     """The recipe's stage with the weights it starts from, all frozen but `parts`."""
     built = STAGES[str(recipe.stage)].builds
     model = build_model(recipe.model, built)
-    load_init(model, folders, teaches=recipe.stage == "distill")
+    load_init(model, folders, talker_learns="talker" in parts and recipe.stage != "distill")
     for name in set(halved(recipe.train.frozen_dtype, parts)) & set(built):
         for parameter in getattr(model, name).parameters():  # LoRA's factors are added later, in single precision
             parameter.data = parameter.data.bfloat16()

@@ -25,7 +25,17 @@ from vocalnet_cli.core.data.prep.single import given_id
 from vocalnet_cli.core.data.prep.sounds import LONGEST_S, placed, take_history, take_sound
 from vocalnet_cli.core.data.prep.step import Reject, Row, write_bytes
 from vocalnet_cli.core.data.record import Record, Utterance
-from vocalnet_cli.core.data.synth.voices import PACKAGES, PROGRAMS, Manner, VoiceFailed, missing_engine, speak, trim
+from vocalnet_cli.core.data.synth.voices import (
+    PACKAGES,
+    PICO_PITCH,
+    PROGRAMS,
+    Manner,
+    VoiceFailed,
+    how_to_install,
+    missing_engine,
+    speak,
+    trim,
+)
 from vocalnet_cli.core.errors import AudioError, UsageError
 from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ
 
@@ -183,7 +193,9 @@ def speech_step(
             known = ", ".join((*PROGRAMS, *PACKAGES, cosyvoice.ENGINE))
             raise UsageError(f"--voice {engine}: no such engine", f"Write ENGINE:NAME with one of {known}, or use --command.")
         elif missing := missing_engine(engine):
-            raise UsageError(f"{missing} is not installed", "Install it, or use another --voice.")
+            raise UsageError(f"{missing} is not installed", how_to_install(engine))
+        elif engine == "pico" and not PICO_PITCH[0] <= pitch <= PICO_PITCH[1]:
+            raise UsageError(f"--pitch {pitch:g}: pico goes from {PICO_PITCH[0]:g} to {PICO_PITCH[1]:g}", "Choose one between.")
     prompts = {voice: prompt_of(voice.partition(":")[2]) for voice in voices if voice.startswith(f"{cosyvoice.ENGINE}:")}
     shown = tuple(f"{cosyvoice.ENGINE}:{prompts[voice].name}" if voice in prompts else voice for voice in voices)
     if len(set(shown)) < len(set(voices)):

@@ -18,7 +18,6 @@ from vocalnet_cli.core.data.synth.questions import (
     REPEAT,
     Item,
     arithmetic,
-    digit,
     listed_by_question,
     listed_items,
     random_phrase,
@@ -28,7 +27,6 @@ from vocalnet_cli.core.data.synth.questions import (
 )
 from vocalnet_cli.core.data.synth.split import HELD_OUT_SPEAKER, HUMAN, SYNTH, TEST_VOICE, VOICES_TEST, HeldOut
 from vocalnet_cli.core.data.synth.voices import ANSWER_VOICE, OTHER_ANSWER_VOICES, Manner
-from vocalnet_cli.core.errors import VocalnetError
 
 _TIMES = {"plus": 2, "minus": 2, "times": 2, "after": 3, "before": 3, "capital": 6, "opposite": 4, "spelling": 4, "digit": 25}
 """Recordings of each training question, by kind."""
@@ -42,8 +40,6 @@ _WORDS_A_ROW = 4
 _SAYING_WORDS = (2, 3, 3, 4, 4, 5)
 _COMMAS = 0.12
 """Lengths of the answers that are words in no order, each as likely, and the share of them with a pause after every word."""
-
-_DIGIT_FILE = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 
 
 @dataclass(frozen=True)
@@ -358,28 +354,6 @@ def plan_voices(settings: SynthSettings, jobs: Iterable[Job]) -> list[Job]:
             for number, item in enumerate(chance.sample(items, min(count, len(items)))):
                 rows.append(Job(f"{split}-{name}-{number:04d}", split, item, Manner(voice), answer_voice=voice))
     return rows
-
-
-def plan_human(settings: SynthSettings, held_out: HeldOut, folder: Path) -> list[Job]:
-    """Spoken digits of real people from `DIGIT_SPEAKER_TAKE.wav` files (the layout of the Free Spoken Digit Dataset)."""
-    takes: dict[str, list[tuple[Path, int]]] = {}
-    for path in sorted(folder.glob("*.wav")):
-        found = _DIGIT_FILE.fullmatch(path.name)
-        if found:
-            takes.setdefault(found[2], []).append((path, int(found[1])))
-    missing = set(held_out.speakers) - set(takes)
-    if not takes or missing:
-        raise VocalnetError(
-            f"{folder} has no recordings named DIGIT_{'/'.join(sorted(missing))}_TAKE.wav",
-            "give the recordings folder of the Free Spoken Digit Dataset: --digits DIR",
-        )
-    chance = random.Random(f"{settings.seed} people")
-    jobs = []
-    for speaker, recordings in sorted(takes.items()):
-        for path, number in chance.sample(recordings, min(settings.digits_a_speaker, len(recordings))):
-            split = "test-human" if speaker in held_out.speakers else "dev" if chance.random() < settings.dev_share else "train"
-            jobs.append(Job(f"human-{path.stem}", split, digit(number), Manner(f"human:{speaker}"), path))
-    return jobs
 
 
 def lm_pairs(settings: SynthSettings, held_out: HeldOut) -> list[Item]:

@@ -18,7 +18,8 @@ import soundfile
 
 from vocalnet_cli.core.audio.wav import read_audio
 from vocalnet_cli.core.data.record import Record, write_manifest, write_text_atomically
-from vocalnet_cli.core.data.synth.plan import Job, SynthSettings, plan_human, plan_synthetic, text_records
+from vocalnet_cli.core.data.synth.people import plan_human
+from vocalnet_cli.core.data.synth.plan import Job, SynthSettings, plan_synthetic, text_records
 from vocalnet_cli.core.data.synth.split import TEST_SPLITS, HeldOut, check_split, draw_held_out, save_held_out
 from vocalnet_cli.core.data.synth.talks import plan_follow_ups, text_follow_ups, with_history
 from vocalnet_cli.core.data.synth.voices import Manner, VoiceFailed, speak, speak_by_festival, trim, usable_voices

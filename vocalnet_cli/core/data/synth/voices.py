@@ -54,6 +54,10 @@ _BASE_PITCH_HZ = {"slt": 170, "awb": 130, "kal16": 100}
 _FESTIVAL_FOLDERS = ("/usr/share/festival/voices", "/usr/local/share/festival/voices")
 _TIMEOUT_S = 60
 _PICO_HZ = 16_000
+PICO_PITCH = (0.5, 2.0)
+"""Factors on the mean pitch that Pico can do."""
+_SILENT = 0.01
+"""Peak of a sound without speech: of a text they cannot read, engines make faint noise (0.003)."""
 
 
 class VoiceFailed(Exception):
@@ -102,6 +106,11 @@ def missing_engine(engine: str) -> str | None:
     if engine in PACKAGES:
         return None if find_spec(PACKAGES[engine]) else f"the package `{PACKAGES[engine]}`"
     return None if shutil.which(PROGRAMS[engine]) else f"the program `{PROGRAMS[engine]}`"
+
+
+def how_to_install(engine: str) -> str:
+    """The advice beside it."""
+    return "pip install 'vocalnet-cli[voices]', or use another --voice." if engine in PACKAGES else "Install it, or use another --voice."
 
 
 def _spoken(text: str, engine: str) -> str:
@@ -172,12 +181,12 @@ def speak_by_festival(said: Sequence[tuple[str, Manner]], rate: int) -> list[np.
 
 
 def _speak_by_pico(text: str, manner: Manner, rate: int) -> np.ndarray:
-    from py_nanotts import NanoTTS
-
     name, speed = manner.voice.partition(":")[2], 1 / (manner.rate * manner.warp)
     try:
+        from py_nanotts import NanoTTS
+
         pcm = NanoTTS().speak(text, voice=name, speed=speed, pitch=manner.pitch)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise VoiceFailed(f"{PACKAGES['pico']} did not speak: {error}") from error
     return soxr.resample(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768, _PICO_HZ * manner.warp, rate).astype(np.float32)
 
@@ -209,7 +218,7 @@ def _sound(wav: Path, manner: Manner, rate: int) -> np.ndarray:
 def trim(samples: np.ndarray, rate: int, edge_s: float) -> np.ndarray:
     """Cut silence (below 1 % of the peak) at both ends down to `edge_s` seconds. Raises VoiceFailed if there is only silence."""
     peak = float(np.abs(samples).max(initial=0.0))
-    if peak < 1e-3:
+    if peak < _SILENT:
         raise VoiceFailed("the sound is silent")
     loud = np.flatnonzero(np.abs(samples) > 0.01 * peak)
     edge = round(edge_s * rate)

@@ -18,6 +18,8 @@ from vocalnet_cli.core.model.talker.autoregressive import AutoregressiveTalker
 from vocalnet_cli.core.model.talker.contract import Talker
 from vocalnet_cli.core.model.talker.mdm import MdmTalker
 
+_MOST_SPECIAL = 4
+"""Special tokens beside the codes, at most."""
 _LAYER = {
     "before_attention": ("input_layernorm",),
     "before_mlp": ("post_attention_layernorm",),
@@ -90,7 +92,9 @@ def recode(source: Talker, target: Talker, old: int, new: int, where: str) -> No
 def _at_once(known: int, drawn: int, old: int, new: int) -> int:
     """Tokens that a table of `known` rows scores, if one of `drawn` rows scores as many of the new tokens; else 0."""
     at_once, rest = divmod(drawn - known, new - old)
-    return at_once if at_once > 0 and not rest and not known % at_once else 0
+    if at_once < 1 or rest or known % at_once:
+        return 0
+    return at_once if old <= known // at_once <= old + _MOST_SPECIAL else 0
 
 
 def _as_blocks(source: AutoregressiveTalker, codes: int) -> dict[str, Tensor]:

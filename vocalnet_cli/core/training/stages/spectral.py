@@ -12,7 +12,7 @@ from vocalnet_cli.core.units import ANSWER_HZ, VOCODER_MEL_BINS
 
 _QUIET = 1e-7
 _FLOOR = 1e-5
-"""Smallest value of a log-mel, as the vocoder's."""
+"""Smallest mel value whose logarithm is taken, as the vocoder's."""
 _FEWEST, _LINES = 16, 16
 """A log-mel of a window has at least so many bins, and one for so many samples, but no more than the vocoder's."""
 

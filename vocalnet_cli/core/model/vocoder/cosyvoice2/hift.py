@@ -23,8 +23,10 @@ from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import (
 )
 from vocalnet_cli.core.units import VOCODER_HOP, VOCODER_MEL_BINS
 
+_SILENT = 1e-6
+"""Smallest square of a line's magnitude whose logarithm is taken."""
 _LOUDEST = 100.0
-"""Largest magnitude of a line of the output's spectrum."""
+"""Largest magnitude of a line of the output's spectrum, or gain of one that is filtered."""
 
 
 class Snake(nn.Module):
@@ -83,8 +85,8 @@ class Hift(nn.Module):
             for width, half, kernel, rate in zip(widths, widths[1:], s.upsample_kernels, s.upsample_rates, strict=False)
         )
         self.source_downs, self.source_resblocks = nn.ModuleList(), nn.ModuleList()
-        bins, channels = s.istft_fft // 2 + 1, 2 if s.output == "filter" else 1
-        stride, lines = VOCODER_HOP // s.istft_hop, 2 * bins * channels
+        bins = s.istft_fft // 2 + 1
+        stride, lines = VOCODER_HOP // s.istft_hop, 2 * bins
         for i, rate in enumerate(s.upsample_rates):
             stride //= rate
             kernel, pad = (2 * stride, stride // 2) if stride > 1 else (1, 0)
@@ -108,15 +110,19 @@ class Hift(nn.Module):
         return self.decode(mel, self.m_source(f0, noise, memory, last), memory, last)
 
     def decode(self, mel: Tensor, source: Tensor, memory: Remembers | None = None, last: bool = True) -> Tensor:
-        """The next frames [B, 80, n] and source samples [B, C, s], which may lag behind, to finished samples [B, m]."""
+        """The next frames [B, 80, n] and samples of the source, which may lag behind, to finished samples [B, m].
+
+        The source is [B, 1, s]; one that is to be filtered [B, 2, s].
+        """
         memory = Memory() if memory is None else memory
         lines = self.spectrum(source, memory, last)
+        seen = loudness(lines) if self.settings.output == "filter" else lines
         x = self.conv_pre(mel, memory, last)
         for i, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, self.settings.slope), memory, last)
             if i == len(self.ups) - 1:
                 x = self._mirrored(x, memory)
-            heard = self.source_resblocks[i](self.source_downs[i](lines, memory, last), memory, last)
+            heard = self.source_resblocks[i](self.source_downs[i](seen, memory, last), memory, last)
             x, heard = together((self, "source", i), [x, heard], memory)
             x = x + heard
             blocks = self.resblocks[i * len(self.settings.kernels) : (i + 1) * len(self.settings.kernels)]
@@ -141,6 +147,12 @@ class Hift(nn.Module):
         started = x.shape[-1] > 1
         memory.put(key, True if started else x)
         return joined_up([x[..., 1:2], x]) if started else x[..., :0]
+
+
+def loudness(lines: Tensor) -> Tensor:
+    """Logarithms [B, 2 bins, T] of the magnitudes of the sines' and the noise's spectra: what a filter has to make up for."""
+    channels = lines.unflatten(1, (2, 2, -1))
+    return channels.square().sum(2).clamp_min(_SILENT).log().flatten(1, 2) / 2
 
 
 def filtered(lines: Tensor, gains: Tensor) -> Tensor:

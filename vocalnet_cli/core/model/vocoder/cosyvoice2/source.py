@@ -41,7 +41,7 @@ class PitchPredictor(nn.Module):
 
 
 class HarmonicSource(nn.Module):
-    """Sines at multiples of the pitch and noise, mixed to one channel (arXiv 1904.12088, section 2.2).
+    """Sines at multiples of the pitch and noise, mixed to one channel (arXiv 1904.12088, section 2.2), or apart where they are filtered.
 
     `smooth` (release 2025) moves the phase linearly from the middle of one frame to the middle of the next, so half a frame waits
     for its successor; otherwise (2024) each sample advances by its own frame's pitch. Both keep the phase where the piece before
@@ -57,26 +57,38 @@ class HarmonicSource(nn.Module):
         """Pitch [B, n] in Hz and standard normal noise [B, 480 n, N] of the same frames to samples [B, 1, m].
 
         `phase` [B, H] in cycles is where the harmonics start (not used by `smooth`, whose first frame sets it). A source that is to
-        be filtered has two channels: the sines alone, none above half the sample rate, and the noise.
+        be filtered has two channels [B, 2, m]: the sum of the sines, none above half the sample rate, and the noise.
         """
         s = self.settings
         cycles = self._smooth(f0, memory, last) if self.smooth else self._stepped(f0, memory, phase)
         noise = delayed((self, "noise"), noise.transpose(1, 2), cycles.shape[1], memory).transpose(1, 2)
-        voiced = self._voiced(f0, noise.dtype).repeat_interleave(VOCODER_HOP, dim=2)
+        voiced = self._voiced(f0, noise.dtype, memory, last)
         voiced = delayed((self, "voiced"), voiced, cycles.shape[1], memory).transpose(1, 2)
         sines = s.amplitude * torch.sin(2 * torch.pi * cycles).to(noise.dtype)
-        if s.output == "filter":
-            return torch.cat([torch.tanh(self.l_linear(sines * voiced)), noise], dim=-1).transpose(1, 2)
+        if s.output == "filter":  # no tanh: it would make sines that no filter takes away
+            return torch.cat([self.l_linear(sines * voiced), noise], dim=-1).transpose(1, 2)
         mixed = sines * voiced + noise * (s.noise * voiced + s.amplitude / 3 * (1 - voiced))
         return torch.tanh(self.l_linear(mixed)).transpose(1, 2)
 
-    def _voiced(self, f0: Tensor, dtype: torch.dtype) -> Tensor:
-        """1 where the voice sounds, else 0: [B, 1, n], or for each sine where it can be heard, [B, H, n]."""
+    def _voiced(self, f0: Tensor, dtype: torch.dtype, memory: Remembers, last: bool) -> Tensor:
+        """1 where the voice sounds, else 0: samples [B, 1, m], or where it is filtered of each sine that can be heard [B, H, m]."""
         voiced = f0[:, None] > self.settings.voiced_hz
-        if self.settings.output == "filter":
-            multiples = torch.arange(1, self.settings.harmonics + 2, device=f0.device)
-            voiced = voiced & (f0[:, None] * multiples[:, None] < ANSWER_HZ / 2)
-        return voiced.to(dtype)
+        if self.settings.output != "filter":
+            return voiced.to(dtype).repeat_interleave(VOCODER_HOP, dim=2)
+        multiples = torch.arange(1, self.settings.harmonics + 2, device=f0.device)
+        voiced = (voiced & (f0[:, None] * multiples[:, None] < ANSWER_HZ / 2)).to(dtype)
+        samples = voiced.repeat_interleave(VOCODER_HOP, dim=2)
+        if not self.smooth:
+            return samples
+        # A sine moves at a frame's pitch from the middle of the frame before: so must its mask, or it folds over where the pitch rises.
+        before = memory.get((self, "heard"))
+        if voiced.shape[2]:
+            samples = samples[..., VOCODER_HOP // 2 :] if before is None else samples
+            before = voiced[..., -1:]
+            memory.put((self, "heard"), before)
+        if last and before is not None:
+            samples = torch.cat([samples, before.expand(-1, -1, VOCODER_HOP // 2)], dim=-1)
+        return samples
 
     def _advance(self, f0: Tensor) -> Tensor:
         """Cycles a sample of each harmonic, [B, n, H], in the precision phases need."""
@@ -158,7 +170,7 @@ class Spectrum(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """The way back: frames of magnitude and phase to samples by overlapped, squared-window normalised addition."""
+    """The way back: frames of a complex spectrum to samples by overlapped, squared-window normalised addition."""
 
     def __init__(self, fft: int, hop: int) -> None:
         super().__init__()
