@@ -20,7 +20,7 @@ from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
 from vocalnet_cli.core.model.vocoder.cosyvoice2.hift import Hift
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import Schedule
-from vocalnet_cli.core.training.stages.flow import FlowStage, draw_blocks
+from vocalnet_cli.core.training.stages.flow import FlowStage, draw_blocks, start_tokens
 from vocalnet_cli.core.training.stages.hift import HiftStage, start_filter, start_pitch, through_pauses
 from vocalnet_cli.core.training.stages.judges import Judges, adversarial_loss, feature_distance, judging_loss
 from vocalnet_cli.core.training.stages.spectral import mel_distance, spectral_distance
@@ -204,6 +204,20 @@ def test_an_untrained_filter_lets_the_sines_through_and_little_noise():
     before = released.conv_post.bias.clone()
     start_filter(released)
     assert released.conv_post.bias.equal(before)
+
+
+def test_an_untrained_flow_knows_which_tokens_sound_alike(tmp_path):
+    flow, chance = stage_of(tmp_path, FlowStage).vocoder.flow, torch.Generator().manual_seed(0)
+    book = 3 + 0.2 * torch.randn(len(flow.input_embedding.weight), 12, generator=chance)
+    book[1] = book[0] + 0.001
+    start_tokens(flow, book)
+    rows = flow.input_embedding.weight.detach()
+    assert 0.5 < float(rows.std()) < 2
+    apart = torch.cdist(rows, rows)
+    assert apart[0, 1] < 0.02 * apart[0, 2:].min()
+    again = rows.clone()
+    start_tokens(flow, book)
+    assert rows.equal(again)
 
 
 def test_half_of_the_recordings_begin_late_in_a_token(tmp_path):

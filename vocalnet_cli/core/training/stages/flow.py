@@ -16,6 +16,7 @@ from torch import Tensor
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.errors import RecipeError, VocalnetError
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Blocks
+from vocalnet_cli.core.model.vocoder.cosyvoice2.flow import Flow
 from vocalnet_cli.core.model.vocoder.cosyvoice2.flow_training import FlowBatch, FlowMasks, flow_losses
 from vocalnet_cli.core.model.vocoder.cosyvoice2.speaking import SoundState, next_sound
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import Schedule
@@ -50,6 +51,16 @@ def draw_blocks(count: int, settings: CosyVoice2Settings, streaming_share: float
     return Blocks(tuple(sizes), window=settings.window_tokens if settings.context == "window" else None)
 
 
+@torch.no_grad()
+def start_tokens(flow: Flow, codebook: Tensor) -> None:
+    """Let an untrained flow know which of the tokenizer's tokens [codes, latent] sound alike: its embeddings begin as their entries,
+    turned at random. Otherwise each of thousands of tokens is learned by itself."""
+    entries = (codebook - codebook.mean(0)) / codebook.std()
+    weight = flow.input_embedding.weight
+    turn = torch.randn(codebook.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    weight.copy_(entries.to(weight) @ turn / codebook.shape[1] ** 0.5)
+
+
 class Draw(NamedTuple):
     """What is drawn of an example."""
 
@@ -72,6 +83,8 @@ class FlowStage(ClipStage):
         train, dev = self.clips()
         names = self.voices(train)
         self.speakers = self._speakers(train, names)
+        if self.vocoder.settings.tokenizer is not None and not {"flow", "vocoder"} & self.recipe.init.keys():
+            start_tokens(self.vocoder.flow, self.vocoder.tokenizer.codebook)
         self.examples, self.ids = self._examples(train), [clip.path.name for clip in train]
         self.dev_examples = self._examples([clip for clip in dev if clip.voice in names])
 
