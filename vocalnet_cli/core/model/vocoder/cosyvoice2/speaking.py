@@ -40,9 +40,10 @@ class SoundState:
 def next_sound(hift: Hift, state: SoundState, mel: Tensor, last: bool, lookahead: int | None) -> Tensor:
     """The next frames [1, 80, n] to the samples [m] given away now; `last` gives the rest, 480 a frame in all.
 
-    Each sample of the released sizes depends on frames up to about 20 later (five for the pitch, the others by the convolutions). `lookahead` none waits for
-    them: streamed equals whole. With fewer, the newest `lookahead` frames wait and those before are spoken as if silence followed,
-    faded over a frame into the exact sound of the next piece; how the tokens arrive still does not matter, where chunks end does.
+    Each sample of the released sizes depends on frames up to about 20 later (five for the pitch, the others by the convolutions).
+    `lookahead` none waits for them: streamed equals whole. With fewer, the newest `lookahead` frames wait and those before are spoken as
+    if silence followed, faded over a frame into the exact sound of the next piece; how the tokens arrive still does not matter, where
+    chunks end does.
     """
     state.frames += mel.shape[-1]
     if not state.frames:
