@@ -38,7 +38,7 @@ def test_frame_counts_of_short_sound(samples):
 
 def test_answering_first_leaves_nothing_that_training_cannot_use():
     mel.hann.cache_clear()
-    mel._filters_on.cache_clear()
+    mel.filter_bank.cache_clear()
     sound = torch.sin(torch.arange(4800.0) / 20)
     with torch.inference_mode():
         vocoder_mel(sound)
