@@ -6,8 +6,15 @@ import json
 from pathlib import Path
 
 import soundfile
+import torch
+from torch import nn
 
+from tests.tiny import tiny_model
 from vocalnet_cli.core.audio.wav import resample
+from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from vocalnet_cli.core.model.speech_llm import SpeechLLM
+from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
+from vocalnet_cli.core.model.vocoder.voices import VoiceTable
 
 DIGITS = Path(__file__).parent / "assets" / "digits"
 WORDS = "zero one two three four five six seven".split()
@@ -68,3 +75,16 @@ def write_recipe(folder: Path, stage: str, train: dict | None = None, data: dict
     path = folder / f"{stage}.yaml"
     path.write_text(json.dumps(recipe))
     return path
+
+
+def with_named_voices() -> SpeechLLM:
+    """A tiny model with a vocoder of nano's kind that knows two voices, `slt` and `rms`."""
+    model = tiny_model()
+    settings = CosyVoice2Settings.model_validate_json(json.dumps(VOCODER))
+    model.settings = model.settings.model_copy(update={"vocoder": settings})
+    torch.manual_seed(0)
+    model.vocoder = build_vocoder(settings)
+    nn.init.normal_(model.vocoder.tokenizer.codebook)
+    none = torch.zeros(0, dtype=torch.long), torch.zeros(0, 80)
+    model.vocoder.know(VoiceTable({name: Voice(*none, torch.randn(8)) for name in ("slt", "rms")}))
+    return model

@@ -11,16 +11,12 @@ import soundfile
 import torch
 from torch import nn
 
-from tests.tiny import tiny_model
 from tests.vocoder_folder import export, write_vocoder
-from tests.vocoder_runs import VOCODER, make_corpus
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from tests.vocoder_runs import make_corpus, with_named_voices
 from vocalnet_cli.core.evaluation import resynthesis
 from vocalnet_cli.core.evaluation.dnsmos import Dnsmos
 from vocalnet_cli.core.evaluation.resynthesis import jumps
 from vocalnet_cli.core.evaluation.wer import Hearing
-from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
-from vocalnet_cli.core.model.vocoder.voices import VoiceTable
 from vocalnet_cli.core.model.weights import save_model
 
 
@@ -61,14 +57,7 @@ def dnsmos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def named(tmp_path_factory) -> Path:
     """A folder that holds a vocoder alone, of nano's kind, with two voices."""
-    model = tiny_model()
-    settings = CosyVoice2Settings.model_validate_json(json.dumps(VOCODER))
-    model.settings = model.settings.model_copy(update={"vocoder": settings})
-    torch.manual_seed(0)
-    model.vocoder = build_vocoder(settings)
-    nn.init.normal_(model.vocoder.tokenizer.codebook)
-    none = torch.zeros(0, dtype=torch.long), torch.zeros(0, 80)
-    model.vocoder.know(VoiceTable({name: Voice(*none, torch.randn(8)) for name in ("slt", "rms")}))
+    model = with_named_voices()
     folder = tmp_path_factory.mktemp("models") / "named"
     save_model(model, folder, {"vocoder"})
     return folder

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from tests.tiny import tiny_model, tone
+from tests.tiny import tone
 from tests.vocoder_folder import FAST, answer_sound, copied
-from tests.vocoder_runs import VOCODER
-from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
+from tests.vocoder_runs import with_named_voices
 from vocalnet_cli.core.model.folder import PARTS
-from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
 from vocalnet_cli.core.model.vocoder.voices import VoiceTable
 from vocalnet_cli.core.model.voice import voice as voice_module
 from vocalnet_cli.core.model.weights import save_model
@@ -26,14 +22,8 @@ pytestmark = pytest.mark.usefixtures("sounds")
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory) -> Path:
-    """A model whose own vocoder knows two voices by name, as nano's does."""
-    model = tiny_model()
-    settings = CosyVoice2Settings.model_validate_json(json.dumps(VOCODER))
-    model.settings = model.settings.model_copy(update={"vocoder": settings})
-    torch.manual_seed(0)
-    model.vocoder = build_vocoder(settings)
-    none = torch.zeros(0, dtype=torch.long), torch.zeros(0, 80)
-    model.vocoder.know(VoiceTable({name: Voice(*none, torch.randn(8)) for name in ("slt", "rms")}))
+    """A model whose own vocoder knows two voices by name, as those of nano's stages do."""
+    model = with_named_voices()
     folder = tmp_path_factory.mktemp("models") / "named"
     save_model(model, folder, set(PARTS), generation={"max_text_tokens": 7, "max_speech_tokens": 20, "tokens_per_step": 2})
     return folder
