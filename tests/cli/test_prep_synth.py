@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,32 @@ def test_pico_speaks_slower_and_smaller_and_is_refused_where_it_is_not(vocalnet:
     monkeypatch.setattr(voices, "find_spec", lambda name: None)
     absent = vocalnet("prep", "synth", source, "-o", tmp_path / "absent", "--voice", "pico:en-US")
     assert absent.code == 2 and absent.err.startswith("the package `py_nanotts` is not installed") and len(absent.err.splitlines()) == 2
+
+
+RHVOICE = """#!/bin/sh
+echo "$@" >> "$0.log"
+exec flite -voice slt -f "$8" -o "${10}"
+"""
+"""Says all in slt's voice, as RHVoice does in its first where it lacks the one that is wanted."""
+
+
+def test_rhvoice_is_asked_for_manner_and_refused_where_it_lacks_the_voice(vocalnet: Callable, tmp_path: Path, monkeypatch) -> None:
+    program = tmp_path / "bin" / "RHVoice-test"
+    (tmp_path / "voices" / "bdl").mkdir(parents=True)
+    program.parent.mkdir()
+    program.write_text(RHVOICE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setitem(voices._VOICE_FOLDERS, "rhvoice", (str(tmp_path / "voices"),))
+    source = rows(tmp_path / "in", "Tell me nine minus seven.")
+    args = ("--say", "question", "--workers", 1, "--voice")
+    more = ("--rate", 1.25, "--pitch", 0.9)
+    assert vocalnet("prep", "synth", source, "-o", tmp_path / "out", *more, *args, "rhvoice:bdl").code == 0
+    (row,) = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert row.question.voice == "rhvoice:bdl" and soundfile.info(tmp_path / "out" / str(row.question.audio)).duration > 0.5
+    assert program.with_name("RHVoice-test.log").read_text().startswith("-p bdl -r 80 -t 90 -i ")
+    absent = vocalnet("prep", "synth", source, "-o", tmp_path / "absent", *args, "rhvoice:clb")
+    assert "voice failed" in absent.out and "'clb' is not installed" in (tmp_path / "absent" / "rejects.jsonl").read_text()
 
 
 def test_a_program_of_ones_own_gets_the_text_unread_by_any_shell(vocalnet: Callable, tmp_path: Path) -> None:

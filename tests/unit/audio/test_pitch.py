@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocalnet_cli.core.audio.align import same_moments
+from vocalnet_cli.core.audio.align import at_pace_of, same_moments
 from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.audio.pitch import pitch
 
@@ -69,6 +69,16 @@ def test_the_same_moments_are_found_at_another_tempo(slow):
     assert int(found.min()) >= 0 and int(found.max()) < other.shape[1]
     wanted = (torch.arange(len(found)) / slow).clamp(max=other.shape[1] - 1)
     assert (found - wanted).abs().mean() < 1.5
+
+
+@pytest.mark.parametrize("slow", [0.7, 1.5])
+def test_a_recording_takes_the_pace_of_another(slow):
+    mel, other = vocoder_mel(spoken(3, slow)), vocoder_mel(spoken(3, 1.0))
+    paced = at_pace_of(other, mel)
+    assert paced.shape == other.shape
+    unpaced = torch.nn.functional.interpolate(mel[None], other.shape[1])[0]  # the same length, evenly
+    assert (paced - other).abs().mean() < 0.6 * (at_pace_of(other, vocoder_mel(spoken(4, slow))) - other).abs().mean()
+    assert (paced - other).abs().mean() < 1.1 * (unpaced - other).abs().mean()
 
 
 def test_a_recording_goes_with_itself():

@@ -15,6 +15,7 @@ from vocalnet_cli.core.data.manifest import read_manifest
 from vocalnet_cli.core.data.prep.validate import validate_manifest
 from vocalnet_cli.core.data.record import Record
 from vocalnet_cli.core.data.synth import plan, render
+from vocalnet_cli.core.data.synth import voices as synthetic_voices
 from vocalnet_cli.core.data.synth.domain import number_words
 from vocalnet_cli.core.data.synth.people import plan_human
 from vocalnet_cli.core.data.synth.questions import Item, domain_vocabulary, listed_items, repeat, spoken_words
@@ -317,7 +318,12 @@ def test_without_flite_the_error_names_the_package(tmp_path: Path, monkeypatch: 
     assert "apt install flite" in caught.value.hint
 
 
-def test_a_missing_engine_leaves_its_voices_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_leaves_its_voices_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None if program in ("espeak-ng", "text2wave") else program)
+    monkeypatch.setattr(synthetic_voices, "find_spec", lambda name: None)
+    (tmp_path / "bdl").mkdir()
+    monkeypatch.setitem(synthetic_voices._VOICE_FOLDERS, "rhvoice", (str(tmp_path),))
     voices, notices = usable_voices()
-    assert set(voices) == {"flite:slt", "flite:rms", "flite:awb"} and len(notices) == 2
+    assert set(voices) == {"flite:slt", "flite:rms", "flite:awb", "rhvoice:bdl"} and len(notices) == 5, notices
+    for told in ("`espeak-ng`", "`text2wave`", "`py_nanotts`", "`rhvoice:clb`", "`rhvoice:alan`"):
+        assert any(told in notice for notice in notices), told

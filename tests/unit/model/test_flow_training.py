@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -84,8 +86,8 @@ def test_a_hidden_condition_is_the_row_that_guides():
         torch.testing.assert_close(wanted, spoken(said()[i], start, list(blocks[i].sizes), None, guidance=0.7), atol=SAME, rtol=0)
 
 
-def batch(fill: int = 0, blind: bool = False, known: int = 0) -> FlowBatch:
-    """Three examples; `fill` is what stands past their ends."""
+def batch(fill: int = 0, blind: bool = False, known: int = 0, lent: Sequence[int] = ()) -> FlowBatch:
+    """Three examples; `fill` is what stands past their ends, `lent` those whose tokens are another voice's."""
     blocks = [Blocks(tuple(Schedule(4, 8).sizes(count))) for count in LENGTHS]
     frames = images([row + 1 for row in noise()])
     beyond = torch.arange(frames.shape[-1]) >= 2 * torch.tensor(LENGTHS)[:, None]
@@ -98,8 +100,32 @@ def batch(fill: int = 0, blind: bool = False, known: int = 0) -> FlowBatch:
         speakers=speaker()[None].expand(len(LENGTHS), -1),
         known=torch.tensor([known] * len(LENGTHS)),
         blind=torch.tensor([blind] * len(LENGTHS)),
+        lent=torch.tensor([i in lent for i in range(len(LENGTHS))]),
         masks=FlowMasks.of(blocks),
     )
+
+
+@torch.no_grad()
+def test_the_encoder_is_not_asked_for_a_voice_it_does_not_know():
+    """Of an example with another voice's tokens the ODE learns, and the encoder's frames have no say: one example fewer."""
+    alone, mixed = batch(), batch(lent=(1,))
+    mixed.mel[1] += 3.0
+    matching, prior = flow_losses(tiny_flow(), mixed)
+    kept = [0, 2]
+    frames = 2 * torch.tensor(LENGTHS)[kept]
+    wanted = sum(count * single(alone, i)[1] for i, count in zip(kept, frames, strict=True)) / frames.sum()
+    torch.testing.assert_close(prior, wanted, atol=1e-5, rtol=1e-5)
+    assert matching > flow_losses(tiny_flow(), alone)[0]
+    assert flow_losses(tiny_flow(), batch(lent=(0, 1, 2)))[1] == 0
+
+
+def single(whole: FlowBatch, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of one of the examples, in a batch of its own."""
+    rows = {name: getattr(whole, name)[i : i + 1] for name in ("lengths", "times", "speakers", "known", "blind", "lent")}
+    count = LENGTHS[i]
+    masks = FlowMasks.of([Blocks(tuple(Schedule(4, 8).sizes(count)))])
+    mels = {name: getattr(whole, name)[i : i + 1, :, : 2 * count] for name in ("mel", "noise")}
+    return flow_losses(tiny_flow(), FlowBatch(tokens=whole.tokens[i : i + 1, :count], masks=masks, **rows, **mels))
 
 
 @torch.no_grad()

@@ -182,6 +182,18 @@ def test_learning_brings_the_frames_nearer_and_padding_counts_for_nothing():
     assert all(parameter.grad is not None for parameter in tokenizer.parameters())
 
 
+@torch.no_grad()
+def test_a_token_hears_as_far_as_the_encoder_has_blocks():
+    torch.manual_seed(0)
+    tokenizer = SpeechTokenizer(16, 8, 16, blocks=5)
+    torch.nn.init.normal_(tokenizer.encoder_output.weight)
+    pairs, valid = torch.randn(1, 30, 160), torch.ones(1, 30)
+    changed = pairs.clone()
+    changed[0, 12] += 1.0
+    moved = (tokenizer.latents(pairs, valid) != tokenizer.latents(changed, valid)).any(2)[0].nonzero().flatten()
+    assert moved.tolist() == list(range(12 - 5, 12 + 6))
+
+
 def test_fewer_points_than_entries_is_no_crash():
     tokenizer = SpeechTokenizer(16, 4, 4)
     tokenizer.seed_from(torch.ones(3, 160), torch.Generator().manual_seed(0))

@@ -27,7 +27,7 @@ def synth(
         typer.Option(
             "--voice",
             metavar="ENGINE:NAME",
-            help="flite:slt, espeak:en-us, pico:en-GB, festival:..., cosyvoice2:...; drawn by row. Repeatable.",
+            help="flite:slt, espeak:en-us, pico:en-GB, festival:..., rhvoice:bdl, cosyvoice2:...; drawn by row. Repeatable.",
         ),
     ] = None,
     say: Annotated[str, typer.Option("--say", metavar="PART", help="question, answer or both.")] = "both",
@@ -58,8 +58,9 @@ def synth(
 ) -> None:
     """Say a manifest's text with a speech synthesizer; without INPUT, make the nano corpus. Run again to resume.
 
-    The nano corpus takes flite, and espeak-ng and festival if installed. Voice, rate, pitch, seed and version are recorded in each row.
-    cosyvoice2:SPEAKER is one the model knows; cosyvoice2:FILE.wav imitates a recording, whose words stand in FILE.txt.
+    The nano corpus takes flite, and espeak-ng, festival, RHVoice and Pico if installed. Voice, rate, pitch, seed and version are
+    recorded in each row. cosyvoice2:SPEAKER is one the model knows; cosyvoice2:FILE.wav imitates a recording, whose words stand in
+    FILE.txt.
 
     \b
     Examples:

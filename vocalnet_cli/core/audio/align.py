@@ -1,4 +1,5 @@
-"""Which moment of one recording is which of another that says the same words: dynamic time warping (Sakoe and Chiba 1978)."""
+"""Recordings of the same words: which moment of one is which of the other (dynamic time warping, Sakoe and Chiba 1978), and one at
+the pace of the other."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 _COEFFICIENTS = 13
 """Cepstral coefficients compared; the level, which would be the first, is compared on its own."""
+_EASE = 5
+"""Frames over which a pace is averaged: the cheapest way stands still and jumps."""
 _FLOOR = -7.0
 """Natural-log mel below which all is silence."""
 _PENALTY = 0.5
@@ -31,6 +34,15 @@ def same_moments(mel: Tensor, other: Tensor) -> Tensor:
         both, one = _ways(best, cost, i, diagonal - i)
         best[i, diagonal - i] = np.minimum(both, np.minimum(*one))
     return torch.from_numpy(_way_back(best, cost))
+
+
+def at_pace_of(other: Tensor, mel: Tensor) -> Tensor:
+    """A log-mel [M, F] as if it were said at the pace of `other` [M, G], which says the same words: [M, G]."""
+    moments = same_moments(other, mel).float()[None, None]
+    moments = torch.nn.functional.pad(moments, (_EASE // 2, _EASE // 2), mode="replicate")
+    moments = torch.nn.functional.avg_pool1d(moments, _EASE, stride=1)[0, 0]
+    before = moments.floor().long()
+    return torch.lerp(mel[:, before], mel[:, (before + 1).clamp(max=mel.shape[1] - 1)], (moments - before).to(mel))
 
 
 def _ways(best: np.ndarray, cost: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:

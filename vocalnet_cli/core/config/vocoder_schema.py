@@ -107,6 +107,8 @@ class TokenizerSettings(Settings):
     """Width of a codebook entry."""
     hidden: int = Field(192, gt=0)
     """Width of the convolutions between frames and tokens."""
+    blocks: int = Field(3, gt=0)
+    """Convolutions on the way to tokens; each sees one token further to either side."""
 
 
 class CosyVoice2Settings(Settings):
@@ -170,6 +172,8 @@ class GriffinLimSettings(Settings):
     """Width of a codebook entry."""
     hidden: int = Field(192, gt=0)
     """Width of the convolutions between frames and tokens, either way."""
+    blocks: int = Field(3, gt=0)
+    """Convolutions on the way to tokens; each sees one token further to either side."""
     iterations: int = Field(32, gt=0)
     """Phase reconstruction rounds a window."""
     sharpness: float = Field(0.3, ge=0, le=2)

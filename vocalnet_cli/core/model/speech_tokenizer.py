@@ -14,7 +14,7 @@ PAIR = FRAMES_PER_TOKEN * VOCODER_MEL_BINS
 """Width of what one token stands for: two log-mel frames, one after the other."""
 
 REACH = 3
-"""Tokens on either side that a token's frames depend on: one a block of the decoder."""
+"""Tokens on either side that a token's frames depend on: one a block of the decoder. The encoder may look further."""
 
 _CHUNK = 8192
 """Points compared with the codebook at once; bounds the distance matrix."""
@@ -49,7 +49,7 @@ class ConvBlock(nn.Module):
 
 
 class SpeechTokenizer(nn.Module):
-    """Pairs of log-mel frames to one of `codes` tokens and back; both ways look REACH tokens to either side.
+    """Pairs of log-mel frames to one of `codes` tokens and back. A token sees one pair to either side a block of the encoder.
 
     A token is the nearest entry of a codebook [codes, latent] in a learned space, so that what one token cannot tell its
     neighbours may. The decoder starts as the inverse of the encoder's linear part and learns the rest. Without a `decoder` there is
@@ -58,12 +58,12 @@ class SpeechTokenizer(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, codes: int, latent: int, hidden: int, decoder: bool = True) -> None:
+    def __init__(self, codes: int, latent: int, hidden: int, blocks: int = 3, decoder: bool = True) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(PAIR))
         self.project = nn.Linear(PAIR, latent, bias=False)
         self.encoder_input = nn.Linear(PAIR, hidden)
-        self.encoder = nn.ModuleList([ConvBlock(hidden) for _ in range(REACH)])
+        self.encoder = nn.ModuleList([ConvBlock(hidden) for _ in range(blocks)])
         self.encoder_output = nn.Linear(hidden, latent)
         self.codebook = nn.Parameter(torch.zeros(codes, latent))
         blank = [self.encoder_output]  # untrained, a token is the nearest of some linear features

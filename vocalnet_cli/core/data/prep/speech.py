@@ -46,8 +46,8 @@ SAY = ("question", "answer", "both")
 COMMAND = "command"
 _EDGE_S = 0.1
 _TIMEOUT_S = 300
-_VERSION = {"flite": ["--version"], "espeak": ["--version"], "festival": []}
-"""How a program tells its version; festival's wrapper does not."""
+_VERSION = {"flite": ["--version"], "espeak": ["--version"], "festival": [], "rhvoice": []}
+"""How a program tells its version; festival's wrapper and RHVoice do not."""
 
 
 @dataclass

@@ -59,7 +59,7 @@ class SynthSettings:
     """Further answers with written questions only, for the talker's first round."""
     saying_rows: int = 24_000
     """Answers that are words in no order, for the speech tokens: each word of the answers about equally often, in any company."""
-    voice_answers: int = 2000
+    voice_answers: int = 6000
     """Training answers that each of the other answering voices says again, for the vocoder."""
     voice_answers_tested: int = 60
     """Answers of `test-combination` that each of them says again: rows of `test-voices`."""

@@ -1,4 +1,4 @@
-"""Synthetic voices: flite, espeak-ng and festival as subprocesses, Pico by its package."""
+"""Synthetic voices: flite, espeak-ng, festival and RHVoice as subprocesses, Pico by its package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANSWER_VOICE = "flite:slt"
 """Says every answer; a model's speech tokens are its."""
 OTHER_ANSWER_VOICES = ("flite:rms", "flite:awb")
 """Say some of the answers again."""
-PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave"}
+PROGRAMS = {"flite": "flite", "espeak": "espeak-ng", "festival": "text2wave", "rhvoice": "RHVoice-test"}
 """Engine to the program that must be on the PATH."""
 PACKAGES = {"pico": "py_nanotts"}
 """Engine to the Python package that must be installed."""
@@ -45,13 +45,22 @@ TRAIN_VOICES: dict[str, float] = {
     "espeak:en-gb-scotland": 0.5,
     "espeak:en-gb-scotland+f1": 0.5,
     "espeak:en-029+m4": 0.4,
+    "rhvoice:bdl": 2.5,
+    "rhvoice:clb": 2,
+    "rhvoice:alan": 2,
+    "pico:en-US": 1.5,
+    "pico:en-GB": 1.5,
 }
 """Voices of training questions and how often each is drawn. The speaker of `kal`, `kal16` and `kal_diphone` is not among them."""
 
 _BASE_PITCH_HZ = {"slt": 170, "awb": 130, "kal16": 100}
 """Mean pitch of the flite voices that follow `int_f0_target_mean` (`rms` does not)."""
 
-_FESTIVAL_FOLDERS = ("/usr/share/festival/voices", "/usr/local/share/festival/voices")
+_VOICE_FOLDERS = {
+    "festival": ("/usr/share/festival/voices/*", "/usr/local/share/festival/voices/*"),
+    "rhvoice": ("/usr/share/RHVoice/voices", "/usr/local/share/RHVoice/voices"),
+}
+"""Where the engines that come without voices look for them."""
 _TIMEOUT_S = 60
 _PICO_HZ = 16_000
 PICO_PITCH = (0.5, 2.0)
@@ -86,19 +95,25 @@ def usable_voices() -> tuple[dict[str, float], list[str]]:
     if shutil.which(PROGRAMS["flite"]) is None:
         raise VocalnetError("the program `flite` is not installed; it says the answers", "on Debian or Ubuntu: sudo apt install flite")
     notices = []
-    missing = {engine for engine, program in PROGRAMS.items() if shutil.which(program) is None}
+    missing = {engine: what for engine in (*PROGRAMS, *PACKAGES) if (what := missing_engine(engine))}
     for engine in sorted(missing):
-        notices.append(f"`{PROGRAMS[engine]}` is not installed: the corpus is made without its voices")
+        notices.append(f"{missing[engine]} is not installed: the corpus is made without its voices")
     voices = {}
     for voice, weight in TRAIN_VOICES.items():
-        engine, name = voice.split(":")
-        if engine in missing:
+        if voice.split(":")[0] in missing:
             continue
-        if engine == "festival" and not any(any(Path(folder).glob(f"*/{name}")) for folder in _FESTIVAL_FOLDERS):
-            notices.append(f"the festival voice `{name}` is not installed: the corpus is made without it")
+        if not has_voice(voice):
+            notices.append(f"the voice `{voice}` is not installed: the corpus is made without it")
             continue
         voices[voice] = weight
     return voices, notices
+
+
+def has_voice(voice: str) -> bool:
+    """Whether a voice `ENGINE:NAME` is where its engine looks for it; of engines that carry their own, always."""
+    engine, _, name = voice.partition(":")
+    folders = _VOICE_FOLDERS.get(engine)
+    return folders is None or any(found.is_dir() for folder in folders for found in Path("/").glob(f"{folder[1:]}/{name}"))
 
 
 def missing_engine(engine: str) -> str | None:
@@ -115,7 +130,7 @@ def how_to_install(engine: str) -> str:
 
 def _spoken(text: str, engine: str) -> str:
     """The text as the engine should get it: the letter A is never the article, and Z is `zee` everywhere."""
-    letter_a = "A" if engine in ("espeak", "pico") else "ay"
+    letter_a = "A" if engine in ("espeak", "pico", "rhvoice") else "ay"
     return re.sub(r"\b[zZ]\b", "zee", re.sub(r"\b[aA]\b", letter_a, text))
 
 
@@ -130,6 +145,11 @@ def _command(manner: Manner, text: str, wav: Path, text_file: Path) -> list[str]
     if engine == "espeak":
         pitch = max(0, min(99, round(50 + 100 * (manner.pitch - 1))))
         return [PROGRAMS[engine], "-v", name, "-s", str(round(165 / stretch)), "-p", str(pitch), "-w", str(wav), "-f", str(text_file)]
+    if engine == "rhvoice":
+        if not has_voice(manner.voice):  # it would speak in another
+            raise VoiceFailed(f"the voice {name!r} is not installed")
+        how = ["-p", name, "-r", str(round(100 / stretch)), "-t", str(round(100 * manner.pitch))]
+        return [PROGRAMS[engine], *how, "-i", str(text_file), "-o", str(wav)]
     return [PROGRAMS[engine], "-eval", _scheme(manner), str(text_file), "-o", str(wav)]
 
 

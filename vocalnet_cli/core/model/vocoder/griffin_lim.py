@@ -71,7 +71,7 @@ class GriffinLimVocoder(Vocoder):
     def __init__(self, settings: GriffinLimSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tokenizer = SpeechTokenizer(settings.codes, settings.latent, settings.hidden)
+        self.tokenizer = SpeechTokenizer(settings.codes, settings.latent, settings.hidden, settings.blocks)
 
     def begin(self, voice: Voice | None = None) -> VocoderState:
         """A fresh utterance. There is one voice, the codebook's: any other raises VocalnetError."""

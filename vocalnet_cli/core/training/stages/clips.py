@@ -109,9 +109,13 @@ class ClipStage(Stage):
 
         def made(start: int) -> Iterator[Tensor]:
             for clip in clips[start:]:
-                yield sound_mel(clip.path).T
+                yield self.mel(clip).T
 
-        return cached_rows(self.cache, "sound-mel-" + fingerprint([clip.stamp for clip in clips]), len(clips), made)
+        return cached_rows(self.cache, f"{self.part}-mel-" + fingerprint([clip.stamp for clip in clips]), len(clips), made)
+
+    def mel(self, clip: Clip) -> Tensor:
+        """Log-mel [80, F] that a recording stands for."""
+        return sound_mel(clip.path)
 
     # --- the finished model ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocalnet_cli.core.audio.align import at_pace_of
 from vocalnet_cli.core.config.vocoder_schema import CosyVoice2Settings
 from vocalnet_cli.core.errors import RecipeError, VocalnetError
 from vocalnet_cli.core.model.vocoder.cosyvoice2.attention import Blocks
@@ -23,13 +24,13 @@ from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import Schedule
 from vocalnet_cli.core.model.vocoder.griffin_lim import mel_to_sound
 from vocalnet_cli.core.training.init import is_ours, locate
 from vocalnet_cli.core.training.samples import write_sample
-from vocalnet_cli.core.training.stages.clips import Clip, ClipStage
+from vocalnet_cli.core.training.stages.clips import Clip, ClipStage, sound_mel
 from vocalnet_cli.core.training.stages.speakers import LearnedSpeakers, ReleasedSpeakers
 from vocalnet_cli.core.training.stages.stage import DEV_DRAW, lengths_of, pad, share
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
 
-Example = tuple[Tensor, Tensor, int]
-"""Speech tokens [T], log-mel [2 T, 80] in half precision, number of the voice."""
+Example = tuple[Tensor, Tensor, int, bool]
+"""Speech tokens [T], log-mel [2 T, 80] in half precision, number of the voice, whether the tokens are another voice's."""
 
 
 def draw_blocks(count: int, settings: CosyVoice2Settings, streaming_share: float, chance: np.random.Generator) -> Blocks:
@@ -108,14 +109,19 @@ class FlowStage(ClipStage):
         examples = []
         for clip, tokens, mel in zip(clips, self.speakers.tokens(clips, self.cache), self.mels(clips), strict=True):
             count = min(len(tokens), len(mel) // FRAMES_PER_TOKEN)
-            examples.append((tokens[:count].long(), mel[: FRAMES_PER_TOKEN * count], numbers[clip.voice]))
-        highest = max(int(tokens.max()) for tokens, _, _ in examples)
+            examples.append((tokens[:count].long(), mel[: FRAMES_PER_TOKEN * count], numbers[clip.voice], clip.parallel is not None))
+        highest = max(int(tokens.max()) for tokens, *_ in examples)
         if highest >= self.vocoder.settings.codes:
             raise VocalnetError(
                 f"the recordings have speech token {highest}, the vocoder knows {self.vocoder.settings.codes}",
                 "Set model.vocoder.codes to the tokenizer's.",
             )
         return examples
+
+    def mel(self, clip: Clip) -> Tensor:
+        """Of a parallel recording at the pace of the one it follows: that one's tokens are what the flow will hear."""
+        own = super().mel(clip)
+        return own if clip.parallel is None else at_pace_of(sound_mel(clip.parallel), own)
 
     def length(self, example: Example) -> int:
         return len(example[0])
@@ -134,8 +140,9 @@ class FlowStage(ClipStage):
             "mel": pad(mels).transpose(1, 2),
             "noise": pad([one.noise for one in drawn]).transpose(1, 2),
             "times": torch.tensor([one.time for one in drawn]),
-            "voices": torch.tensor([voice for (_, _, voice), _ in draws]),
+            "voices": torch.tensor([example[2] for example, _ in draws]),
             "known": torch.tensor([one.known for one in drawn]),
+            "lent": torch.tensor([example[3] for example, _ in draws]),
             "blind": torch.tensor([one.blind for one in drawn]),
             "token_masks": masks.tokens,
             "frame_masks": masks.frames,
@@ -143,7 +150,7 @@ class FlowStage(ClipStage):
 
     def _draw(self, example: Example, draw: int) -> Draw:
         """A dev example always draws the same: the chunks it would be spoken in, nothing hidden or given."""
-        training, (tokens, mel, _) = self.recipe.train.flow, example
+        training, (tokens, mel, *_) = self.recipe.train.flow, example
         dev = draw == DEV_DRAW
         chance = np.random.default_rng(tokens.tolist() if dev else (self.recipe.train.seed, draw + 1))
         noise = torch.from_numpy(chance.standard_normal((len(mel), VOCODER_MEL_BINS), dtype=np.float32))
@@ -163,13 +170,14 @@ class FlowStage(ClipStage):
         times: Tensor,
         voices: Tensor,
         known: Tensor,
+        lent: Tensor,
         blind: Tensor,
         token_masks: Tensor,
         frame_masks: Tensor,
         targets: Tensor | None = None,
     ) -> dict[str, Any]:
         masks = FlowMasks(token_masks, frame_masks)
-        batch = FlowBatch(tokens, lengths, mel, noise, times, self.speakers.vectors(voices), known, blind, masks)
+        batch = FlowBatch(tokens, lengths, mel, noise, times, self.speakers.vectors(voices), known, blind, lent, masks)
         matching, prior = flow_losses(self.vocoder.flow, batch)
         weight = self.recipe.train.flow.prior
         terms = {"terms": {"velocity": matching, "prior": prior}} if weight else {}
@@ -178,7 +186,7 @@ class FlowStage(ClipStage):
 
     def show(self, folder: Path, step: int) -> None:
         vocoder, settings = self.vocoder, self.vocoder.settings
-        for number, (tokens, mel, voice) in enumerate(self.shown()):
+        for number, (tokens, mel, voice, _) in enumerate(self.shown()):
             device = self.speakers.vectors.weight.device
             state = vocoder.flow.begin(self.speakers.vectors.weight[voice], settings.steps, settings.guidance)
             found = vocoder.flow.extend([state], tokens[None].to(device), vocoder.chunks(len(tokens)))

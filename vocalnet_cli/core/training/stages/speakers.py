@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vocalnet_cli.core.audio.align import same_moments
-from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.audio.wav import audio_seconds, read_audio
 from vocalnet_cli.core.data.feature_cache import cached_rows, fingerprint
 from vocalnet_cli.core.model.folder import sha256_of
@@ -22,7 +20,7 @@ from vocalnet_cli.core.model.voice.load import S3_TOKENIZER, SPEAKER_ENCODER, lo
 from vocalnet_cli.core.model.voice.voice import s3_tokens, speaker_vector
 from vocalnet_cli.core.training.stages.clips import Clip
 from vocalnet_cli.core.training.stages.stage import batches
-from vocalnet_cli.core.units import ANSWER_HZ, FRAMES_PER_TOKEN, QUESTION_HZ, VOCODER_MEL_BINS
+from vocalnet_cli.core.units import ANSWER_HZ, QUESTION_HZ, VOCODER_MEL_BINS
 
 _AT_ONCE = 8
 _PROMPT_S = (3.0, 10.0)
@@ -44,12 +42,12 @@ class LearnedSpeakers(nn.Module):
                 self.vectors.weight.data[row] = known[name].speaker
 
     def tokens(self, clips: Sequence[Clip], cache: Path) -> Sequence[Tensor]:
-        """Speech tokens int64 [T] of each recording; of a parallel one those of the voice it follows, at this one's moments."""
+        """Speech tokens int64 [T] of each recording; of a parallel one those of the voice it follows."""
         tokenizer = self._tokenizer[0]
 
         def made(start: int) -> Iterator[Tensor]:
             for clip in clips[start:]:
-                yield tokenizer.encode(read_audio(clip.path, ANSWER_HZ)) if clip.parallel is None else followed(clip, tokenizer)
+                yield tokenizer.encode(read_audio(clip.parallel or clip.path, ANSWER_HZ))
 
         return cached_rows(cache, "tokens-" + fingerprint(tokenizer, [clip.stamp for clip in clips]), len(clips), made)
 
@@ -58,18 +56,6 @@ class LearnedSpeakers(nn.Module):
         none = torch.zeros(0, dtype=torch.long), torch.zeros(0, VOCODER_MEL_BINS)
         rows = self.vectors.weight.detach().cpu().float()
         return VoiceTable({name: Voice(*none, row.clone()) for name, row in zip(self.names, rows, strict=True)})
-
-
-def followed(clip: Clip, tokenizer: SpeechTokenizer) -> Tensor:
-    """Speech tokens [T] of `clip.parallel`, each at the moment of `clip` where the same is said; T is the length of `clip`."""
-    assert clip.parallel is not None
-    sounds = (read_audio(clip.path, ANSWER_HZ), read_audio(clip.parallel, ANSWER_HZ))
-    own, other = (vocoder_mel(sound) for sound in sounds)
-    tokens = tokenizer.encode(sounds[1])
-    moments = same_moments(own, other)[::FRAMES_PER_TOKEN] // FRAMES_PER_TOKEN
-    count = -(-len(sounds[0]) // (ANSWER_HZ // 25))
-    index = torch.cat([moments, moments[-1:].expand(max(0, count - len(moments)))])[:count]
-    return tokens[index.clamp(max=len(tokens) - 1)]
 
 
 class ReleasedSpeakers(nn.Module):

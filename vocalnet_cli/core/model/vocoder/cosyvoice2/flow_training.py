@@ -63,6 +63,8 @@ class FlowBatch:
     """Frames at the start that are given, as those of a voice prompt [B]."""
     blind: Tensor
     """bool [B]: the condition is hidden (classifier-free guidance)."""
+    lent: Tensor
+    """bool [B]: the tokens are those of another voice that says the same."""
     masks: FlowMasks
 
 
@@ -96,7 +98,8 @@ def velocity(flow: Flow, x: Tensor, mu: Tensor, speaker: Tensor, known: Tensor, 
 def flow_losses(flow: Flow, batch: FlowBatch) -> tuple[Tensor, Tensor]:
     """Mean squared error of the velocity on the straight way from noise to mel, and of mu against the mel (arXiv 2210.02747, eq. 23).
 
-    Both are means over the frames of all examples. What is past an example's end enters neither.
+    Both are means over the frames of all examples; what is past an example's end enters neither. mu knows no speaker: it is held to
+    the voice whose tokens it reads, and the ODE alone makes other voices of it.
     """
     valid = _valid(FRAMES_PER_TOKEN * batch.lengths, batch.mel.shape[-1])[:, None]
     mel = batch.mel * valid
@@ -107,11 +110,11 @@ def flow_losses(flow: Flow, batch: FlowBatch) -> tuple[Tensor, Tensor]:
     t = batch.times[:, None, None]
     x = (1 - t) * batch.noise + t * mel
     found = velocity(flow, x, mu * seen[..., None], speaker, known * seen[..., None], batch.times, batch.lengths, batch.masks)
-    return _error(found, mel - batch.noise, valid), _error(mu, mel, valid)
+    return _error(found, mel - batch.noise, valid), _error(mu, mel, valid & ~batch.lent[:, None, None])
 
 
 def _error(found: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
-    return ((found.float() - wanted) * valid).square().sum() / (valid.sum() * found.shape[1])
+    return ((found.float() - wanted) * valid).square().sum() / (valid.sum() * found.shape[1]).clamp_min(1)
 
 
 def _valid(lengths: Tensor, count: int) -> Tensor:

@@ -87,7 +87,8 @@ class CosyVoice2Vocoder(Vocoder):
         self.flow = Flow(settings.flow, settings.codes).to(DTYPES[settings.flow_dtype or "fp32"])
         self.hift = Hift(settings.hift, smooth=settings.release == "2025")
         if settings.tokenizer is not None:  # kept where modules are; the property below tells who has none
-            own = SpeechTokenizer(settings.codes, settings.tokenizer.latent, settings.tokenizer.hidden, decoder=False)
+            size = settings.tokenizer
+            own = SpeechTokenizer(settings.codes, size.latent, size.hidden, size.blocks, decoder=False)
             self._modules["tokenizer"] = own
         self._voices: OrderedDict[Any, FlowState] = OrderedDict()
 
