@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.cosyvoice2 import tensors, tiny_settings
+from vocalnet_cli.core.audio.mel import vocoder_mel
 from vocalnet_cli.core.config.schema import ModelSettings
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.vocoder import Voice, build_vocoder
@@ -320,6 +321,24 @@ def test_less_lookahead_is_earlier_sound(lookahead):
     assert error[: 480 * 8].max() < SAME  # frames whose whole context was there are exact
     if lookahead >= 20:
         assert error.max() < SAME
+
+
+@pytest.mark.parametrize("lookahead", [None, 2])
+def test_a_held_mel_is_nearer_and_comes_in_any_pieces(lookahead):
+    """Four frames later; however the tokens come."""
+    knobs = {"lookahead_frames": lookahead, "first_tokens": 14, "block_tokens": 14}
+    plain, held = make(**knobs), make(**knobs, hold_mel=True)
+    sounds = [speak(held, answer(), split, voice=voice()) for split in (1, 3, TOKENS)]
+    for sound in sounds[1:]:
+        np.testing.assert_allclose(sound, sounds[0], atol=SAME)
+    given = [len(vocoder.push(vocoder.begin(voice()), answer(17), last=False)) for vocoder in (plain, held)]
+    assert given[0] > given[1] >= given[0] - 4 * 480
+    state = held.begin(voice())
+    mel = held.flow.extend([state.flow], answer()[None], held.chunks(TOKENS))[0]
+    errors = [
+        float((vocoder_mel(torch.from_numpy(sound)) - mel).abs().mean()) for sound in (speak(plain, answer(), 3, voice=voice()), sounds[0])
+    ]
+    assert errors[1] < 0.7 * errors[0], errors
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10])

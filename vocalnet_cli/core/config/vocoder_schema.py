@@ -114,7 +114,17 @@ class TokenizerSettings(Settings):
 class CosyVoice2Settings(Settings):
     """The CosyVoice2 vocoder (arXiv 2412.10117): flow matching from speech tokens to mel, HiFT from mel to 24 kHz."""
 
-    TUNED: ClassVar = ("first_tokens", "block_tokens", "context", "window_tokens", "lookahead_frames", "steps", "guidance", "flow_dtype")
+    TUNED: ClassVar = (
+        "first_tokens",
+        "block_tokens",
+        "context",
+        "window_tokens",
+        "lookahead_frames",
+        "hold_mel",
+        "steps",
+        "guidance",
+        "flow_dtype",
+    )
     """Settings of how it speaks, which any weights take; the others are those of the weights."""
 
     kind: Literal["cosyvoice2"] = "cosyvoice2"
@@ -138,6 +148,8 @@ class CosyVoice2Settings(Settings):
     """Tokens before a chunk that it may attend to under `window`: answers up to this long are the same as under `full`."""
     lookahead_frames: int | None = Field(None, ge=0)
     """Mel frames (20 ms) of HiFT that wait for the frames after them; none = all that matter (exact), fewer = earlier sound."""
+    hold_mel: bool = False
+    """Whether HiFT's sound is scaled, band by band and frame by frame, until its mel is the flow's; it waits four frames (80 ms) more."""
     steps: int = Field(10, ge=1, le=10)
     """Euler steps of the ODE."""
     guidance: float = Field(0.7, ge=0)

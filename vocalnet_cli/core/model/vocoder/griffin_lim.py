@@ -19,25 +19,17 @@ from vocalnet_cli.core.config.vocoder_schema import GriffinLimSettings
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.speech_tokenizer import REACH, SpeechTokenizer
 from vocalnet_cli.core.model.vocoder.contract import Vocoder, Voice
+from vocalnet_cli.core.model.vocoder.held_mel import LEAD, QUIET, SHARED, factors_towards, overlap_add
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_FFT, VOCODER_HOP, VOCODER_MEL_BINS
-
-_REACH = VOCODER_FFT - VOCODER_HOP
-"""Samples a frame shares with the next one; so far do finished frames reach into the unfinished part."""
-
-_LEAD = _REACH // 2
-"""The first frame starts this many samples before the sound does (see `vocoder_mel`)."""
 
 _GAIN = 0.375 * VOCODER_FFT / VOCODER_HOP
 """Sum of the squared Hann windows that overlap at any sample."""
 
 _MOMENTUM = 0.9
-_QUIET = 1e-8
 _FORMANT_BINS = 15
 """Mel bins over which a spectrum is smoothed to find what stands out of it."""
 _STANDING_OUT = 3.3
 """How far, in nats, what makes speech loud stands out: 25 recorded answers are as loud (root mean square) with sharpness as without."""
-_SOFTEST, _LOUDEST = 1e-3, 1e3
-"""Factors on a bin in one round."""
 
 
 @dataclass
@@ -54,7 +46,7 @@ class VocoderState:
     """Their spectrum so far, complex [open frames, 961]."""
     tail: Tensor
     """Overlap-added finished frames, the 1440 samples that open frames also cover."""
-    lead: int = _LEAD
+    lead: int = LEAD
     """Samples before the start of the sound still to be dropped."""
     windows: int = 0
     """Windows done; with the settings alone it says how many tokens the next one takes."""
@@ -84,7 +76,7 @@ class GriffinLimVocoder(Vocoder):
             before=torch.zeros(0, dtype=torch.long, device=device),
             wanted=torch.zeros(0, VOCODER_MEL_BINS, device=device),
             spectrum=torch.zeros(0, bins, dtype=torch.complex64, device=device),
-            tail=torch.zeros(_REACH, device=device),
+            tail=torch.zeros(SHARED, device=device),
         )
 
     @torch.no_grad()
@@ -136,7 +128,7 @@ class GriffinLimVocoder(Vocoder):
         dropped = min(state.lead, len(final))
         state.lead -= dropped
         # Half a window of finished frames reaches past the last token: not part of the sound.
-        end = len(final) - (_REACH - _LEAD) if last else len(final)
+        end = len(final) - (SHARED - LEAD) if last else len(final)
         return final[dropped : max(dropped, end)] / _GAIN
 
 
@@ -153,39 +145,32 @@ def mel_to_magnitude(mel_MF: Tensor, rounds: int = 30) -> Tensor:
     """Log-mel [80, F] to linear magnitudes [F, 961]: non-negative least squares by multiplicative updates (Lee and Seung 2001)."""
     filters = vocoder_filters(mel_MF.device)
     target = mel_MF.T.exp()
-    start = target @ filters / (filters.sum(0) * filters.sum(1).mean()).clamp_min(_QUIET)
+    start = target @ filters / (filters.sum(0) * filters.sum(1).mean()).clamp_min(QUIET)
     gain = target @ filters
     x = start
     for _ in range(rounds):
-        x = x * gain / ((x @ filters.T) @ filters).clamp_min(_QUIET)
+        x = x * gain / ((x @ filters.T) @ filters).clamp_min(QUIET)
     return x
 
 
 def mel_to_sound(mel_MF: Tensor, iterations: int = 32) -> np.ndarray:
     """Log-mel [80, F] to float32 [480 F], all frames in one window."""
     magnitude = mel_to_magnitude(mel_MF.float())
-    tail = torch.zeros(_REACH, device=magnitude.device)
+    tail = torch.zeros(SHARED, device=magnitude.device)
     start = _begun(torch.zeros(0, magnitude.shape[1], dtype=torch.complex64, device=magnitude.device), magnitude, tail)
     sound = _overlap_add(_reconstruct(start, mel_MF.T.float().exp(), tail, iterations), tail) / _GAIN
-    return sound[_LEAD : _LEAD + VOCODER_HOP * len(magnitude)].cpu().numpy()
+    return sound[LEAD : LEAD + VOCODER_HOP * len(magnitude)].cpu().numpy()
 
 
 def _unit(spectrum: Tensor) -> Tensor:
-    return spectrum / spectrum.abs().clamp_min(_QUIET)
+    return spectrum / spectrum.abs().clamp_min(QUIET)
 
 
 def _overlap_add(spectrum_FW: Tensor, tail: Tensor) -> Tensor:
     """Frames [F, 961] windowed and added onto the finished `tail` [1440]: samples [480 F + 1440], not divided by the gain."""
     if len(spectrum_FW) == 0:
         return tail
-    frames = torch.fft.irfft(spectrum_FW, n=VOCODER_FFT) * hann(VOCODER_FFT, tail.device)
-    count, parts = len(frames), VOCODER_FFT // VOCODER_HOP
-    hops = frames.reshape(count, parts, VOCODER_HOP)
-    sound = torch.zeros(count + parts - 1, VOCODER_HOP, device=tail.device)
-    sound[: parts - 1] = tail.reshape(parts - 1, VOCODER_HOP)
-    for part in range(parts):
-        sound[part : part + count] += hops[:, part]
-    return sound.reshape(-1)
+    return overlap_add(torch.fft.irfft(spectrum_FW, n=VOCODER_FFT) * hann(VOCODER_FFT, tail.device), tail)
 
 
 def _analyse(sound: Tensor) -> Tensor:
@@ -206,7 +191,7 @@ def _begun(spectrum: Tensor, magnitude: Tensor, tail: Tensor) -> Tensor:
     for frame, loud in enumerate(magnitude, known):
         part = sound[frame * VOCODER_HOP : frame * VOCODER_HOP + VOCODER_FFT]
         heard = torch.fft.rfft(part * window)
-        new = loud * torch.where(heard.abs() > _QUIET, _unit(heard), silent)
+        new = loud * torch.where(heard.abs() > QUIET, _unit(heard), silent)
         part += torch.fft.irfft(new, n=VOCODER_FFT) * window
         begun.append(new[None])
     return torch.cat(begun)
@@ -215,15 +200,11 @@ def _begun(spectrum: Tensor, magnitude: Tensor, tail: Tensor) -> Tensor:
 def _reconstruct(spectrum: Tensor, wanted: Tensor, tail: Tensor, iterations: int) -> Tensor:
     """Open frames [F, 961] whose sound, the finished `tail` held fixed, has the mel `wanted` [F, 80]: in turn made the spectrum of a sound,
     and scaled to that mel."""
-    filters = vocoder_filters(tail.device)
-    sums = filters.sum(0)
-    shares = torch.where(sums > 0, filters / sums.clamp_min(_QUIET), filters)
-    heard = (sums > 0).float()
+    heard = (vocoder_filters(tail.device).sum(0) > 0).float()
     previous = torch.zeros_like(spectrum)
     for _ in range(iterations):
         found = _analyse(_overlap_add(spectrum, tail))
         ahead = found + _MOMENTUM * (found - previous)
-        factors = (wanted / (ahead.abs() @ filters.T).clamp_min(_QUIET)).clamp(_SOFTEST, _LOUDEST)
-        spectrum = ahead * ((factors.log() @ shares).exp() * heard)
+        spectrum = ahead * (factors_towards(wanted, ahead) * heard)
         previous = found
     return spectrum

@@ -191,7 +191,7 @@ class FlowStage(ClipStage):
             state = vocoder.flow.begin(self.speakers.vectors.weight[voice], settings.steps, settings.guidance)
             found = vocoder.flow.extend([state], tokens[None].to(device), vocoder.chunks(len(tokens)))
             if "hift" in self.recipe.init or "vocoder" in self.recipe.init:
-                sound = next_sound(vocoder.hift, SoundState(), found, True, None).cpu().numpy()
+                sound = next_sound(vocoder.hift, SoundState(), found, True, None, settings.hold_mel).cpu().numpy()
             else:
                 sound = mel_to_sound(found[0])
             name = f"{number + 1}-{self.speakers.names[voice]}"

@@ -125,7 +125,8 @@ class HiftStage(ClipStage):
         hift = self.vocoder.hift
         for number, (clip, _) in enumerate(self.shown()):
             mel = sound_mel(clip.path)
-            made = next_sound(hift, SoundState(), mel[None].to(hift.conv_pre.weight.device), True, None).cpu()
+            frames = mel[None].to(hift.conv_pre.weight.device)
+            made = next_sound(hift, SoundState(), frames, True, None, self.vocoder.settings.hold_mel).cpu()
             write_sample(folder, step, f"{number + 1}-{clip.voice}", made.numpy(), {"recorded": mel, "by HiFT": vocoder_mel(made)})
 
 

@@ -1,4 +1,5 @@
-"""HiFT in a stream: exact pieces as they become final, or earlier ones that end in a guess and are faded into what follows."""
+"""HiFT in a stream: exact pieces as they become final, or earlier ones that end in a guess and are faded into what follows; then held to
+their mel where that is wanted."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from vocalnet_cli.core.model.vocoder.cosyvoice2.hift import Hift
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
+from vocalnet_cli.core.model.vocoder.held_mel import HoldState, hold_mel
 from vocalnet_cli.core.units import VOCODER_HOP
 
 _SEED = 0
@@ -35,19 +37,26 @@ class SoundState:
     """Samples given away; more than `exact` where a guess was given."""
     guess: Tensor | None = None
     """The guess for the samples after those, to fade from."""
+    held: HoldState = field(default_factory=HoldState)
 
 
-def next_sound(hift: Hift, state: SoundState, mel: Tensor, last: bool, lookahead: int | None) -> Tensor:
+def next_sound(hift: Hift, state: SoundState, mel: Tensor, last: bool, lookahead: int | None, hold: bool = False) -> Tensor:
     """The next frames [1, 80, n] to the samples [m] given away now; `last` gives the rest, 480 a frame in all.
 
     Each sample of the released sizes depends on frames up to about 20 later (five for the pitch, the others by the convolutions).
     `lookahead` none waits for them: streamed equals whole. With fewer, the newest `lookahead` frames wait and those before are spoken as
     if silence followed, faded over a frame into the exact sound of the next piece; how the tokens arrive still does not matter, where
-    chunks end does.
+    chunks end does. With `hold` the sound is then held to the mel, for which it waits four frames more.
     """
     state.frames += mel.shape[-1]
     if not state.frames:
         return mel.new_zeros(0, dtype=torch.float32)
+    sound = _made(hift, state, mel, last, lookahead)
+    return hold_mel(state.held, sound, mel[0], last) if hold else sound
+
+
+def _made(hift: Hift, state: SoundState, mel: Tensor, last: bool, lookahead: int | None) -> Tensor:
+    """What HiFT makes of the next frames."""
     channels = hift.settings.noises
     noise = [torch.randn(VOCODER_HOP, channels, generator=state.noise) for _ in range(mel.shape[-1])]
     drawn = torch.cat([*noise, torch.zeros(0, channels)])[None].to(mel.device)

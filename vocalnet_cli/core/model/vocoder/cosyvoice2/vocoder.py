@@ -195,7 +195,7 @@ class CosyVoice2Vocoder(Vocoder):
 
     def _sound(self, state: CosyVoice2State, mel: Tensor, last: bool) -> Tensor:
         state.ended = last
-        return next_sound(self.hift, state.sound, mel, last, self.settings.lookahead_frames)
+        return next_sound(self.hift, state.sound, mel, last, self.settings.lookahead_frames, self.settings.hold_mel)
 
     def _checked(self, tokens: Tensor) -> Tensor:
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.settings.codes:
