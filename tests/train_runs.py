@@ -43,8 +43,8 @@ def save_corpus(folder: Path) -> None:
     (folder / "manifest.jsonl").write_text("\n".join(rows))
 
 
-def recipe(corpus: Path, stage: str, **train: object) -> Path:
-    """A tiny copy of a nano recipe, starting from the runs beside it."""
+def recipe(corpus: Path, stage: str, flow: bool = False, **train: object) -> Path:
+    """A tiny copy of a nano recipe, starting from the runs beside it; without `flow` it speaks by the tokenizer's own way back."""
     settings = {
         "steps": 3,
         "batch_size": 2,
@@ -55,14 +55,16 @@ def recipe(corpus: Path, stage: str, **train: object) -> Path:
         "save_dtype": "fp32",
         **train,
     }
-    flow = stage in ("hift", "flow")
-    way_back = VOCODER if flow else {"codes": 16, "iterations": 2, **VOCODER["tokenizer"]}
+    flow = stage in ("hift", "flow") or (flow and stage != "speech-tokenizer")
+    way_back = VOCODER if flow else {"kind": "griffin-lim", "codes": 16, "iterations": 2, **VOCODER["tokenizer"]}
     sizes = SIZES.replace("MANIFEST", "manifest.jsonl").replace("WAY_BACK", json.dumps(way_back))
     if stage == "hift":
         settings["hift"] = JUDGED
     if stage.startswith("mdm"):
         sizes = sizes.replace(", modules: 2", "")
     text = f"extends: nano/{stage}\n{sizes}train: {json.dumps(settings)}\n"
+    if stage in ("mtp5-written", "mtp5", "ntp") and not flow:
+        text += "init: {vocoder: runs/nano/speech-tokenizer/model}\n"
     path = corpus / f"{stage}.yaml"
     path.write_text(text)
     return path

@@ -23,7 +23,7 @@ CODES = 16
 VOCODER = {
     "kind": "cosyvoice2",
     "codes": CODES,
-    "tokenizer": {"latent": 8, "hidden": 16},
+    "tokenizer": {"latent": 8, "hidden": 16, "blocks": 2},
     "trained_block": 4,
     "first_tokens": 3,
     "block_tokens": 6,
@@ -63,7 +63,7 @@ def make_corpus(folder: Path) -> Path:
 
 def write_recipe(folder: Path, stage: str, train: dict | None = None, data: dict | None = None) -> Path:
     """`folder`/STAGE.yaml: a tiny copy of a nano recipe, starting from the runs beside it."""
-    vocoder = {"kind": "griffin-lim", "codes": CODES, "latent": 8, "hidden": 16} if stage == "speech-tokenizer" else VOCODER
+    vocoder = {"kind": "griffin-lim", "codes": CODES, **VOCODER["tokenizer"]} if stage == "speech-tokenizer" else VOCODER
     settings = {"steps": 4, "batch_size": 2, "log_every": 1, "save_every": 2, "eval_every": 2, "dtype": "fp32", "save_dtype": "fp32"}
     own = {"hift": {**settings, "hift": JUDGED}}.get(stage, settings)
     recipe = {

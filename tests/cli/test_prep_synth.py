@@ -93,8 +93,15 @@ def test_rhvoice_is_asked_for_manner_and_refused_where_it_lacks_the_voice(vocaln
     (row,) = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert row.question.voice == "rhvoice:bdl" and soundfile.info(tmp_path / "out" / str(row.question.audio)).duration > 0.5
     assert program.with_name("RHVoice-test.log").read_text().startswith("-p bdl -r 80 -t 90 -i ")
-    absent = vocalnet("prep", "synth", source, "-o", tmp_path / "absent", *args, "rhvoice:clb")
-    assert "voice failed" in absent.out and "'clb' is not installed" in (tmp_path / "absent" / "rejects.jsonl").read_text()
+    for wrong, told in (
+        (("rhvoice:clb",), "--voice rhvoice:clb: no such voice"),
+        (("rhvoice:*",), "--voice rhvoice:*: no such voice"),
+        (("rhvoice",), "--voice rhvoice: no such voice"),
+        (("rhvoice:bdl", "--rate", 2.5), "--rate 2.5: rhvoice goes from 0.5 to 2"),
+        (("rhvoice:bdl", "--pitch", 0.4), "--pitch 0.4: rhvoice goes from 0.5 to 2"),
+    ):
+        refused = vocalnet("prep", "synth", source, "-o", tmp_path / "refused", *args, *wrong)
+        assert refused.code == 2 and refused.err.startswith(told) and len(refused.err.splitlines()) == 2, refused.err
 
 
 def test_a_program_of_ones_own_gets_the_text_unread_by_any_shell(vocalnet: Callable, tmp_path: Path) -> None:

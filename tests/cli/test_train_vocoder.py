@@ -166,4 +166,4 @@ def test_mistakes_end_in_two_lines(corpus: Path, vocalnet: Callable, stage: str,
 
 def test_a_dry_run_counts_what_learns(corpus: Path, vocalnet: Callable) -> None:
     told = json.loads(vocalnet("train", "--recipe", "nano/flow", "--dry-run", "--json").out)
-    assert told["trainable"] < told["total"] < 13e6  # the whole vocoder in 13 MB of 8 bits, and no LLM beside it
+    assert told["trainable"] < told["total"] < 16e6  # the whole vocoder in 16 MB of 8 bits, and no LLM beside it

@@ -155,9 +155,10 @@ def test_knobs_of_a_vocoder_of_its_own(vocalnet, tiny_folder):
 
 
 WRONG = {
-    "a model with one voice": (["--model", "nano", "--voice", "me.wav"], 2, ["--voice me.wav", "griffin-lim", "one voice"]),
+    "a model with one voice": (["--model", "TINY", "--voice", "me.wav"], 2, ["--voice me.wav", "griffin-lim", "one voice"]),
+    "a model with voices of its own": (["--model", "nano", "--voice", "me.wav"], 2, ["--voice me.wav", "knows no voice", "slt, "]),
     "a model without a vocoder": (["--voice", "me.wav"], 2, ["has no vocoder", "--vocoder FunAudioLLM/CosyVoice2-0.5B"]),
-    "other speech tokens": (["--model", "nano", "--vocoder", "VOCODER"], 1, ["speaks 6561 speech tokens", "1024"]),
+    "other speech tokens": (["--model", "nano", "--vocoder", "VOCODER"], 1, ["speaks 6561 speech tokens", "4096"]),
     "no such folder": (["--vocoder", "nowhere"], 1, ["vocoder nowhere: no such folder"]),
     "a file": (["--vocoder", "q.wav"], 1, ["vocoder q.wav: no such folder"]),
     "another folder": (["--vocoder", "."], 1, ["vocoder .: holds no cosyvoice2.yaml"]),
@@ -170,13 +171,13 @@ WRONG = {
     "too many steps": (["--vocoder", "VOCODER", "--set", "vocoder.steps=11"], 1, ["vocoder.steps is 11", "less than or equal to 10"]),
     "knobs that conflict": (["--vocoder", "VOCODER", "--set", "vocoder.first_tokens=60"], 1, ["--set vocoder.first_tokens=60  ", "larger"]),
     "sizes": (["--vocoder", "VOCODER", "--set", "vocoder.flow.hidden=8"], 2, ["fixed by the vocoder's weights", "vocoder.steps"]),
-    "a knob of another kind": (["--model", "nano", "--set", "vocoder.steps=3"], 1, ["only cosyvoice2"]),
+    "a knob of another kind": (["--model", "TINY", "--set", "vocoder.steps=3"], 1, ["only cosyvoice2"]),
     "a knob of no vocoder": (["--set", "vocoder.steps=3"], 2, ["has no vocoder"]),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_mistakes_are_told_in_two_lines(vocalnet, model, vocoder, case, monkeypatch):
+def test_mistakes_are_told_in_two_lines(vocalnet, model, vocoder, tiny_folder, case, monkeypatch):
     from vocalnet_cli.core.model import weights
 
     def refuse(*_, **__):
@@ -186,7 +187,7 @@ def test_mistakes_are_told_in_two_lines(vocalnet, model, vocoder, case, monkeypa
     write_wav(Path("short.wav"), tone(0.3), QUESTION_HZ)
     Path("q.txt").write_text("no sound\n")
     arguments, code, words = WRONG[case]
-    arguments = [str(vocoder) if word == "VOCODER" else word for word in arguments]
+    arguments = [str({"VOCODER": vocoder, "TINY": tiny_folder}.get(word, word)) for word in arguments]
     result = vocalnet("infer", "q.wav", *([] if "--model" in arguments else ["--model", model]), *arguments)
     assert result.code == code and result.out == "" and not Path("answers").exists(), result.err
     assert len(result.err.strip().splitlines()) == 2 and "defect" not in result.err and all(word in result.err for word in words)

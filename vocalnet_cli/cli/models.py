@@ -111,7 +111,7 @@ def store(
     \b
     Examples:
       vocalnet models store nano talker -o smaller --dtype int8
-      vocalnet models store runs/nano/mdm-distill/model talker --beside nano -o nano-mdm
+      vocalnet models store runs/nano/mdm-distill/model talker vocoder --beside nano -o nano-mdm
     """
     from vocalnet_cli.cli.console import show_table
     from vocalnet_cli.core.errors import UsageError

@@ -20,6 +20,7 @@ from vocalnet_cli.core.model.speech_tokenizer import mel_pairs
 from vocalnet_cli.core.model.vocoder.cosyvoice2.hift import Hift
 from vocalnet_cli.core.model.vocoder.cosyvoice2.stream import Memory
 from vocalnet_cli.core.model.vocoder.cosyvoice2.vocoder import Schedule
+from vocalnet_cli.core.training.stages.clips import sound_mel
 from vocalnet_cli.core.training.stages.flow import FlowStage, draw_blocks, start_tokens
 from vocalnet_cli.core.training.stages.hift import HiftStage, start_filter, start_pitch, through_pauses
 from vocalnet_cli.core.training.stages.judges import Judges, adversarial_loss, feature_distance, judging_loss
@@ -78,25 +79,37 @@ def test_a_draw_depends_on_its_number_alone(tmp_path):
     assert not dev[0]["blind"].any() and not dev[0]["known"].any()
 
 
-def test_another_voice_follows_the_tokens_of_the_first(tmp_path):
-    """The deep voice says the same 1.2 times slower: it gets the first voice's tokens, 1.2 times as many."""
+def test_another_voice_says_the_tokens_of_the_first_at_its_pace(tmp_path):
+    """The deep voice says the same 1.2 times slower: it lends the first voice's tokens, and its mel takes their pace."""
     make_corpus(tmp_path)
     stage = stage_of(tmp_path, FlowStage)
     assert stage.speakers.names == ["slt", "rms"]
-    by_voice = {voice: [tokens.tolist() for tokens, _, own in stage.examples if own == voice] for voice in (0, 1)}
-    assert len(by_voice[0]) == 6 and len(by_voice[1]) == 3
-    for tokens, mel, _ in stage.examples:
-        assert len(mel) == 2 * len(tokens)
-    for slow, first in zip(by_voice[1], by_voice[0], strict=False):  # by file name: 0-deep beside 0
-        assert len(slow) == pytest.approx(1.2 * len(first), abs=1.5)
-        assert set(slow) <= set(first)
-        runs = [token for i, token in enumerate(slow) if i == 0 or slow[i - 1] != token]
-        assert subsequence(runs, first)
+    first, deep = ([example for example in stage.examples if example[2] == voice] for voice in (0, 1))
+    assert len(first) == 6 and len(deep) == 3 and not any(lent for *_, lent in first) and all(lent for *_, lent in deep)
+    for number, (tokens, mel, *_) in enumerate(deep):
+        parallel = stage.examples[2 * number]  # by file name: 0, 0-deep, 1, 1-deep, 2, 2-deep, 3, 4, 5
+        assert tokens.equal(parallel[0]) and len(mel) == len(parallel[1]) == 2 * len(tokens)
+        slow = sound_mel(tmp_path / f"{number}-deep.wav").T
+        assert len(slow) == pytest.approx(1.2 * len(mel), abs=3)
+        assert float((mel.float().mean(0) - slow.mean(0)).abs().mean()) < 0.5  # but in its own voice
+    batch = stage.collate([(example, 0) for example in stage.examples])
+    told = stage.counts(**batch).tolist()
+    assert told == [sum(len(example[0]) for example in some) for some in (stage.examples, first)]
 
 
-def subsequence(part: list[int], whole: list[int]) -> bool:
-    rest = iter(whole)
-    return all(token in rest for token in part)
+@torch.no_grad()
+def test_the_flow_s_loss_is_the_same_however_a_step_is_cut(tmp_path):
+    """Means over tokens and over those whose frames the encoder must give, of all batches of a step together."""
+    make_corpus(tmp_path)
+    stage = stage_of(tmp_path, FlowStage)
+    draws = [(example, number) for number, example in enumerate(stage.examples[:5])]
+    whole, parts = stage.collate(draws), [stage.collate(draws[:1]), stage.collate(draws[1:2]), stage.collate(draws[2:])]
+    targets = sum(stage.counts(**part) for part in parts)
+    assert targets.equal(stage.counts(**whole)) and targets[1] < targets[0]
+    stage.eval()
+    wanted = stage(**whole)["loss"]
+    torch.testing.assert_close(stage(**whole, targets=targets)["loss"], wanted)
+    torch.testing.assert_close(sum(stage(**part, targets=targets)["loss"] for part in parts), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_piece_is_the_same_moment_in_sound_mel_and_pitch(tmp_path):

@@ -21,7 +21,7 @@ def run_folder(recipe_name: str) -> Path:
 NANO = "nano"
 EMBEDDED = {
     NANO: "embedded model, trained from nothing, English",
-    "nano-mdm": "nano with a masked-diffusion talker; its other parts are nano's",
+    "nano-mdm": "nano with a masked-diffusion talker and vocoder of its own; its other parts are nano's",
 }
 """The models of the package, and what they are."""
 

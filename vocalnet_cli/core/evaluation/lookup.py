@@ -35,7 +35,7 @@ TRAIN_SPLITS = ("train",)
 _QUARTERS = 4
 """Parts of a question that are compared each with its own, so that the order of the words counts."""
 
-_DIRECTIONS = 64
+_DIRECTIONS = 48
 """Principal directions kept: a bank of thousands of questions is half a megabyte, so a model can carry one."""
 
 

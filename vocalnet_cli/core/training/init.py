@@ -110,7 +110,7 @@ def locate_all(recipe: Recipe, recipe_name: str) -> dict[str, Path]:
 def load_init(model: SpeechLLM, folders: dict[str, Path], talker_learns: bool = True) -> None:
     """Read every part's starting weights into the model.
 
-    A masked-diffusion talker may start from one of another kind (`adapt`), a talker of ours from one of other speech tokens (`recode`),
+    A masked-diffusion talker may start from one of another kind (`adapt`), a talker from one of ours of other speech tokens (`recode`),
     but only where it learns from recorded speech: elsewhere, and as a teacher, it must speak already.
     """
     released = lru_cache(_read_released)  # several parts may come from one folder
@@ -129,7 +129,8 @@ def load_init(model: SpeechLLM, folders: dict[str, Path], talker_learns: bool = 
                     f"init.talker is {folder}: not a masked-diffusion talker, and none is trained here from recorded speech",
                     "Train one from it first: vocalnet train --recipe nano/mdm --set init.talker=FOLDER",
                 )
-            adapt(released(folder).talker if _released(folder) else _read_talker(folder), model.talker, str(folder))
+            source = released(folder).talker if _released(folder) else _read_talker(folder, model.settings.talker.codes)
+            adapt(source, model.talker, str(folder))
         elif part == "talker" and is_ours(folder) and (old := _codes(folder)) != (new := model.settings.talker.codes):
             if not talker_learns:
                 raise RecipeError(
@@ -167,11 +168,16 @@ def _codes(folder: Path) -> int:
     return codes
 
 
-def _read_talker(folder: Path) -> Talker:
+def _read_talker(folder: Path, codes: int | None = None) -> Talker:
+    """The talker of a model folder; where it does not speak as many tokens as `codes`, one of its layers that does (`recode`)."""
     theirs = read_config(folder)["model"]
     talker = build_talker(theirs.talker, theirs.compat)
     load_part(talker, folder, "talker")
-    return talker
+    if codes is None or codes == theirs.talker.codes:
+        return talker
+    other = build_talker(theirs.talker.model_copy(update={"codes": codes}), theirs.compat)
+    recode(talker, other, theirs.talker.codes, codes, str(folder))
+    return other
 
 
 def _load_vocoder(model: SpeechLLM, folder: Path) -> None:

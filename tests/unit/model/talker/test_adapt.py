@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from pydantic import TypeAdapter
 
+from tests.tiny import save_tiny, tiny_model
 from vocalnet_cli.core.config.talker_schema import MdmSettings, TalkerChoice
 from vocalnet_cli.core.errors import VocalnetError
 from vocalnet_cli.core.model.talker import TALKERS, build_talker
 from vocalnet_cli.core.model.talker.adapt import adapt, recode
 from vocalnet_cli.core.model.talker.mdm import MdmTalker
+from vocalnet_cli.core.training.init import load_init
 
 SIZES = {"hidden": 32, "ffn": 48, "heads": 4, "decoder_layers": 2, "projector_layers": 1, "codes": 40, "dropout": 0.0}
 
@@ -97,3 +101,15 @@ def test_other_sizes_beside_other_speech_tokens_are_refused(changes: dict):
     with pytest.raises(VocalnetError) as error:
         recode(left_to_right("ntp"), left_to_right("ntp", codes=64, **changes), SIZES["codes"], 64, "there")
     assert "other speech tokens" in error.value.problem and "there" in error.value.problem
+
+
+def test_blocks_start_from_a_talker_of_other_speech_tokens(tmp_path: Path):
+    source = save_tiny(tmp_path / "ntp", talker={"kind": "ntp"}, codes=40)
+    mdm = {"kind": "mdm", "text_chunk": 4, "speech_chunk": 8}
+    model, direct = (tiny_model(1, talker=mdm, codes=codes) for codes in (24, 40))
+    load_init(model, {"talker": source})
+    load_init(direct, {"talker": source})
+    wanted = direct.talker.state_dict()
+    same = {name for name, value in model.talker.state_dict().items() if value.shape == wanted[name].shape and value.equal(wanted[name])}
+    assert set(wanted) - same == {"embedding.weight", "head.weight"}
+    assert model.talker.embedding.weight[24].equal(direct.talker.embedding.weight[40])  # the end of speech

@@ -26,11 +26,12 @@ from vocalnet_cli.core.data.prep.sounds import LONGEST_S, placed, take_history, 
 from vocalnet_cli.core.data.prep.step import Reject, Row, write_bytes
 from vocalnet_cli.core.data.record import Record, Utterance
 from vocalnet_cli.core.data.synth.voices import (
+    LIMITS,
     PACKAGES,
-    PICO_PITCH,
     PROGRAMS,
     Manner,
     VoiceFailed,
+    has_voice,
     how_to_install,
     missing_engine,
     speak,
@@ -194,8 +195,12 @@ def speech_step(
             raise UsageError(f"--voice {engine}: no such engine", f"Write ENGINE:NAME with one of {known}, or use --command.")
         elif missing := missing_engine(engine):
             raise UsageError(f"{missing} is not installed", how_to_install(engine))
-        elif engine == "pico" and not PICO_PITCH[0] <= pitch <= PICO_PITCH[1]:
-            raise UsageError(f"--pitch {pitch:g}: pico goes from {PICO_PITCH[0]:g} to {PICO_PITCH[1]:g}", "Choose one between.")
+        for name, (lowest, highest) in LIMITS.get(engine, {}).items():
+            if not lowest <= (asked := {"pitch": pitch, "rate": rate}[name]) <= highest:
+                raise UsageError(f"--{name} {asked:g}: {engine} goes from {lowest:g} to {highest:g}", "Choose one between.")
+    for voice in voices:
+        if voice.partition(":")[0] == "rhvoice" and not has_voice(voice):  # it would speak in another
+            raise UsageError(f"--voice {voice}: no such voice is installed", how_to_install(voice.partition(":")[0]))
     prompts = {voice: prompt_of(voice.partition(":")[2]) for voice in voices if voice.startswith(f"{cosyvoice.ENGINE}:")}
     shown = tuple(f"{cosyvoice.ENGINE}:{prompts[voice].name}" if voice in prompts else voice for voice in voices)
     if len(set(shown)) < len(set(voices)):

@@ -63,8 +63,8 @@ _VOICE_FOLDERS = {
 """Where the engines that come without voices look for them."""
 _TIMEOUT_S = 60
 _PICO_HZ = 16_000
-PICO_PITCH = (0.5, 2.0)
-"""Factors on the mean pitch that Pico can do."""
+LIMITS = {"pico": {"pitch": (0.5, 2.0)}, "rhvoice": {"pitch": (0.5, 2.0), "rate": (0.5, 2.0)}}
+"""Factors on the mean pitch and the duration that an engine can do; beyond them it refuses, or does the nearest that it can."""
 _SILENT = 0.01
 """Peak of a sound without speech: of a text they cannot read, engines make faint noise (0.003)."""
 
@@ -112,8 +112,9 @@ def usable_voices() -> tuple[dict[str, float], list[str]]:
 def has_voice(voice: str) -> bool:
     """Whether a voice `ENGINE:NAME` is where its engine looks for it; of engines that carry their own, always."""
     engine, _, name = voice.partition(":")
-    folders = _VOICE_FOLDERS.get(engine)
-    return folders is None or any(found.is_dir() for folder in folders for found in Path("/").glob(f"{folder[1:]}/{name}"))
+    if engine not in _VOICE_FOLDERS:
+        return True
+    return any(found.name == name and found.is_dir() for pattern in _VOICE_FOLDERS[engine] for found in Path("/").glob(f"{pattern[1:]}/*"))
 
 
 def missing_engine(engine: str) -> str | None:

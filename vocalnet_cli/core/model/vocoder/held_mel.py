@@ -29,8 +29,9 @@ _SOFTEST, _LOUDEST = 1e-3, 1e3
 @lru_cache(maxsize=4)
 def _shares(device: torch.device) -> Tensor:
     """How much of a spectrum's line is each band's: [80, 961], 1 over the bands, or 0 where no band hears."""
-    filters = vocoder_filters(device)
-    return filters / filters.sum(0).clamp_min(QUIET)
+    with torch.inference_mode(False):  # as for the filters themselves
+        filters = vocoder_filters(device)
+        return filters / filters.sum(0).clamp_min(QUIET)
 
 
 def factors_towards(wanted_FM: Tensor, spectrum_FW: Tensor) -> Tensor:

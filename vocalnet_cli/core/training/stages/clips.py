@@ -39,9 +39,15 @@ class Clip:
     """The same words by the voice whose speech tokens are wanted."""
 
     @property
-    def stamp(self) -> tuple[str, int, int]:
+    def stamp(self) -> tuple[str, int, str, int]:
         """What a cache knows it by."""
-        return str(self.path), self.path.stat().st_size, self.parallel.stat().st_size if self.parallel else 0
+        other = (str(self.parallel), self.parallel.stat().st_size) if self.parallel else ("", 0)
+        return str(self.path), self.path.stat().st_size, *other
+
+    @property
+    def seconds(self) -> float:
+        """Of the longer one, where there is a parallel one."""
+        return max(audio_seconds(path) for path in (self.path, self.parallel) if path is not None)
 
 
 class ClipStage(Stage):
@@ -49,6 +55,8 @@ class ClipStage(Stage):
 
     part: str
     """The vocoder's part that learns."""
+    mel_kind = "sound-mel"
+    """What a cache calls the log-mels that recordings stand for."""
 
     @property
     def vocoder(self) -> CosyVoice2Vocoder:
@@ -96,7 +104,7 @@ class ClipStage(Stage):
         return [found[name] for name in sorted(found)]
 
     def _short_enough(self, clips: list[Clip]) -> list[Clip]:
-        kept = [clip for clip in clips if audio_seconds(clip.path) <= self.recipe.data.max_answer_s]
+        kept = [clip for clip in clips if clip.seconds <= self.recipe.data.max_answer_s]
         self.left_out += len(clips) - len(kept)
         return kept
 
@@ -111,7 +119,7 @@ class ClipStage(Stage):
             for clip in clips[start:]:
                 yield self.mel(clip).T
 
-        return cached_rows(self.cache, f"{self.part}-mel-" + fingerprint([clip.stamp for clip in clips]), len(clips), made)
+        return cached_rows(self.cache, f"{self.mel_kind}-" + fingerprint([clip.stamp for clip in clips]), len(clips), made)
 
     def mel(self, clip: Clip) -> Tensor:
         """Log-mel [80, F] that a recording stands for."""

@@ -26,7 +26,7 @@ from vocalnet_cli.core.training.init import is_ours, locate
 from vocalnet_cli.core.training.samples import write_sample
 from vocalnet_cli.core.training.stages.clips import Clip, ClipStage, sound_mel
 from vocalnet_cli.core.training.stages.speakers import LearnedSpeakers, ReleasedSpeakers
-from vocalnet_cli.core.training.stages.stage import DEV_DRAW, lengths_of, pad, share
+from vocalnet_cli.core.training.stages.stage import DEV_DRAW, lengths_of, pad
 from vocalnet_cli.core.units import FRAMES_PER_TOKEN, VOCODER_MEL_BINS
 
 Example = tuple[Tensor, Tensor, int, bool]
@@ -56,7 +56,7 @@ def draw_blocks(count: int, settings: CosyVoice2Settings, streaming_share: float
 def start_tokens(flow: Flow, codebook: Tensor) -> None:
     """Let an untrained flow know which of the tokenizer's tokens [codes, latent] sound alike: its embeddings begin as their entries,
     turned at random. Otherwise each of thousands of tokens is learned by itself."""
-    entries = (codebook - codebook.mean(0)) / codebook.std()
+    entries = (codebook - codebook.mean(0)) / codebook.std().clamp_min(1e-8)
     weight = flow.input_embedding.weight
     turn = torch.randn(codebook.shape[1], weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
     weight.copy_(entries.to(weight) @ turn / codebook.shape[1] ** 0.5)
@@ -84,6 +84,7 @@ class FlowStage(ClipStage):
         train, dev = self.clips()
         names = self.voices(train)
         self.speakers = self._speakers(train, names)
+        self.mel_kind = "paced-mel" if self.speakers.lend else "sound-mel"
         if self.vocoder.settings.tokenizer is not None and not {"flow", "vocoder"} & self.recipe.init.keys():
             start_tokens(self.vocoder.flow, self.vocoder.tokenizer.codebook)
         self.examples, self.ids = self._examples(train), [clip.path.name for clip in train]
@@ -109,7 +110,7 @@ class FlowStage(ClipStage):
         examples = []
         for clip, tokens, mel in zip(clips, self.speakers.tokens(clips, self.cache), self.mels(clips), strict=True):
             count = min(len(tokens), len(mel) // FRAMES_PER_TOKEN)
-            examples.append((tokens[:count].long(), mel[: FRAMES_PER_TOKEN * count], numbers[clip.voice], clip.parallel is not None))
+            examples.append((tokens[:count].long(), mel[: FRAMES_PER_TOKEN * count], numbers[clip.voice], self._lent(clip)))
         highest = max(int(tokens.max()) for tokens, *_ in examples)
         if highest >= self.vocoder.settings.codes:
             raise VocalnetError(
@@ -121,13 +122,19 @@ class FlowStage(ClipStage):
     def mel(self, clip: Clip) -> Tensor:
         """Of a parallel recording at the pace of the one it follows: that one's tokens are what the flow will hear."""
         own = super().mel(clip)
-        return own if clip.parallel is None else at_pace_of(sound_mel(clip.parallel), own)
+        return at_pace_of(sound_mel(clip.parallel), own) if clip.parallel is not None and self._lent(clip) else own
+
+    def _lent(self, clip: Clip) -> bool:
+        """Whether the flow reads the tokens of the recording that this one is parallel to."""
+        return self.speakers.lend and clip.parallel is not None
 
     def length(self, example: Example) -> int:
         return len(example[0])
 
     def counts(self, **batch: Tensor) -> Tensor:
-        return batch["lengths"].sum()[None]
+        """Tokens whose velocity is learned, and those whose frames the encoder must give: the losses are means over them."""
+        lengths = batch["lengths"]
+        return torch.stack([lengths.sum(), (lengths * ~batch["lent"]).sum()])
 
     def collate(self, draws: list[tuple[Example, int]]) -> dict[str, Tensor]:
         tokens = [example[0] for example, _ in draws]
@@ -180,9 +187,10 @@ class FlowStage(ClipStage):
         batch = FlowBatch(tokens, lengths, mel, noise, times, self.speakers.vectors(voices), known, blind, lent, masks)
         matching, prior = flow_losses(self.vocoder.flow, batch)
         weight = self.recipe.train.flow.prior
+        parts = (1.0, 1.0) if targets is None else tuple(self.counts(lengths=lengths, lent=lent) / targets.clamp_min(1))
+        loss = parts[0] * matching + weight * parts[1] * prior
         terms = {"terms": {"velocity": matching, "prior": prior}} if weight else {}
-        loss = matching + weight * prior if weight else matching
-        return {"loss": loss * share(int(lengths.sum()), targets), "tokens": lengths.sum(), **terms}
+        return {"loss": loss, "tokens": lengths.sum(), **terms}
 
     def show(self, folder: Path, step: int) -> None:
         vocoder, settings = self.vocoder, self.vocoder.settings

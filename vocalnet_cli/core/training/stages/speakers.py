@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,12 @@ _VECTORS = 40
 
 
 class LearnedSpeakers(nn.Module):
-    """Tokens by the vocoder's own tokenizer; a vector for each voice is learned with the flow."""
+    """Tokens by the vocoder's own tokenizer; a vector for each voice is learned with the flow.
+
+    The tokenizer knows one voice: a recording parallel to another lends that one's tokens.
+    """
+
+    lend: ClassVar = True
 
     def __init__(self, names: Sequence[str], width: int, tokenizer: SpeechTokenizer, known: VoiceTable | None) -> None:
         super().__init__()
@@ -49,7 +55,7 @@ class LearnedSpeakers(nn.Module):
             for clip in clips[start:]:
                 yield tokenizer.encode(read_audio(clip.parallel or clip.path, ANSWER_HZ))
 
-        return cached_rows(cache, "tokens-" + fingerprint(tokenizer, [clip.stamp for clip in clips]), len(clips), made)
+        return cached_rows(cache, "own-tokens-" + fingerprint(tokenizer, [clip.stamp for clip in clips]), len(clips), made)
 
     def table(self) -> VoiceTable:
         """The voices by name, as vectors without a prompt."""
@@ -59,7 +65,10 @@ class LearnedSpeakers(nn.Module):
 
 
 class ReleasedSpeakers(nn.Module):
-    """Tokens by the S3 tokenizer, and for each voice the mean of its recordings' CAM++ vectors, which stay as they are."""
+    """Tokens by the S3 tokenizer, which knows all voices, and for each voice the mean of its recordings' CAM++ vectors, which stay as they
+    are."""
+
+    lend: ClassVar = False
 
     def __init__(self, clips: Sequence[Clip], names: Sequence[str], folder: Path, cache: Path, device: str) -> None:
         super().__init__()
