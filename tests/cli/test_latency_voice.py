@@ -50,7 +50,8 @@ def test_two_vocoder_settings_and_voices_in_turn(vocalnet, model, vocoder):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--model", "nano", "--voice", "me.wav"], 2, "one voice only"),
+        (["--model", "nano-mdm", "--voice", "me.wav"], 2, "one voice only"),
+        (["--model", "nano", "--voice", "me.wav"], 2, "knows no voice of that name"),
         (["--model", "nano", "--vocoder", "nowhere"], 1, "vocoder nowhere: no such folder"),
         (["--model", "nano", "--set", "vocoder.codes=3"], 2, "fixed by the vocoder's weights"),
         (["compare", "nano", "voices=me.wav"], 2, "Nearest: voice"),
