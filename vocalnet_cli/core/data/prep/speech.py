@@ -200,7 +200,7 @@ def speech_step(
                 raise UsageError(f"--{name} {asked:g}: {engine} goes from {lowest:g} to {highest:g}", "Choose one between.")
     for voice in voices:
         if voice.partition(":")[0] == "rhvoice" and not has_voice(voice):  # it would speak in another
-            raise UsageError(f"--voice {voice}: no such voice is installed", how_to_install(voice.partition(":")[0]))
+            raise UsageError(f"--voice {voice}: no such voice is installed", how_to_install("rhvoice"))
     prompts = {voice: prompt_of(voice.partition(":")[2]) for voice in voices if voice.startswith(f"{cosyvoice.ENGINE}:")}
     shown = tuple(f"{cosyvoice.ENGINE}:{prompts[voice].name}" if voice in prompts else voice for voice in voices)
     if len(set(shown)) < len(set(voices)):
