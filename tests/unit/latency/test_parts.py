@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from vocalnet_cli.core.config.mistakes import KINDS
 from vocalnet_cli.core.config.schema import Recipe
@@ -79,7 +80,14 @@ def test_a_thinker_step_reads_every_matrix_once(recipe):
     # Tied: the output layer is the embedding, whose lookup of one row is no matrix product.
     matrices = sum(parameter.numel() for parameter in made.part.parameters() if parameter.ndim == 2)
     assert read == 4 * matrices
-    assert flops >= 2 * matrices and flops < 2.5 * matrices  # attention over a short prompt is the rest
+    assert flops >= 2 * matrices and flops < 3 * matrices  # attention over a short prompt is the rest
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_counts_every_query_head_where_keys_are_shared(device):
+    query, key = (torch.zeros(2, heads, tokens, 16, device=device) for heads, tokens in ((8, 3), (2, 5)))
+    _, flops = count_work(torch.nn.Linear(1, 1), lambda: scaled_dot_product_attention(query, key, key, enable_gqa=True))
+    assert flops == 2 * 2 * 8 * 3 * 5 * (16 + 16)
 
 
 def test_a_talker_step_reads_decoder_modules_and_heads(recipe):

@@ -28,6 +28,12 @@ BEST_OF = 5
 _MATMUL = (2048, 2048, 8192)
 """Rows, inner and outer width of the product whose rate is the machine's."""
 
+_ATTENTION = [
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kind}")
+    for kind in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+]
+"""What `scaled_dot_product_attention` becomes."""
+
 _WARM, _STEPS = 2, 5
 """Steps of a stage before those that count, and those; their median is told."""
 
@@ -122,9 +128,15 @@ def count_work(part: nn.Module, step: Callable[[], Any]) -> tuple[int, int]:
 
     A weight that is used again is read again: so it is for weights that no cache holds.
     """
-    with _WeightsRead(part) as read, FlopCounterMode(display=False) as flops:
+    with _WeightsRead(part) as read, FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_ATTENTION, _attention_flops)) as flops:
         step()
     return read.total, flops.get_total_flops()
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    """Of shapes [B, H, N, D], keys' and values' with fewer heads where these are shared, which torch 2.11's own count refuses."""
+    batch, heads, new, width = query
+    return 2 * batch * heads * new * key[-2] * (width + value[-1])
 
 
 class _WeightsRead(TorchDispatchMode):
