@@ -43,7 +43,7 @@ def parting() -> Iterator[None]:
     try:
         yield
     finally:
-        if world() > 1:
+        if "RANK" in os.environ:  # torchrun makes a group of one process too
             from torch import distributed
 
             if distributed.is_initialized():
