@@ -268,6 +268,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     assert kept == [2, 4]
 
 
+def test_the_last_steps_are_told_wherever_a_run_ends(corpus: Path, vocalnet: Callable) -> None:
+    told = {}
+    for often, wanted in ((2, [2, 3]), (3, [3]), (99, [3])):
+        path = recipe(corpus, "lm", steps=3, log_every=often, eval_every=99)
+        done = vocalnet("train", "--recipe", path, "-o", f"run{often}", "--device", "cpu", "--json")
+        lines = [line for line in metrics(corpus / f"run{often}") if "loss" in line]
+        assert [line["step"] for line in lines] == wanted
+        told[often] = json.loads(done.out)["loss"]
+        assert told[often] == lines[-1]["loss"]
+    assert told[99] == told[3]
+
+
 def test_checkpointed_layers_and_a_budget_of_tokens_train_and_leave_a_card(corpus: Path, vocalnet: Callable) -> None:
     losses = []
     for name, more in {"plain": {}, "again": {"gradient_checkpointing": True}, "budget": {"tokens_per_batch": 60}}.items():

@@ -61,6 +61,8 @@ class RunLog(TrainerCallback):
             self.task = self.progress.add_task("training", total=state.max_steps, completed=state.global_step, note="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps:
+            control.should_log = True  # a run that ends between two lines tells its last steps too
         if self.progress is not None:
             self.progress.update(self.task, completed=state.global_step)
 
