@@ -65,6 +65,23 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
     assert torch.equal(augment(mel, off, np.random.default_rng(0)), mel)
 
 
+def test_a_bent_axis_keeps_the_order_and_goes_faster_in_places() -> None:
+    import torch
+
+    settings = AugmentSettings(time_masks=0, frequency_masks=0, bend=0.15)
+    across = torch.arange(80.0)[:, None].expand(80, 200)
+    along = torch.arange(200.0)[None].expand(80, 200)
+    for ramp, axis in ((across, 0), (along, 1)):
+        paces = []
+        for seed in range(100):
+            bent = augment(ramp, settings, np.random.default_rng(seed))
+            assert bent.shape == ramp.shape
+            line = bent.select(1 - axis, 40)
+            assert torch.equal(bent, line.unsqueeze(1 - axis).expand_as(bent)) and (line.diff() >= 0).all()
+            paces.append(line.diff()[10:50].log().std())  # the whole axis may be faster or slower, too: the last is repeated then
+        assert 0.04 < float(torch.stack(paces).median()) < 0.15
+
+
 def test_another_microphone_changes_all_moments_alike_and_a_room_only_what_follows() -> None:
     import torch
 

@@ -144,6 +144,8 @@ class AugmentSettings(Settings):
     """Silence put before the question, up to this many 10 ms frames."""
     warp: float = Field(0.0, ge=0, lt=0.5)
     """Tempo and formant change of the log-mel, up to this fraction either way."""
+    bend: float = Field(0.0, ge=0, lt=0.5)
+    """Standard deviation of the uneven change of tempo (from syllable to syllable) and formants (one from another), as a fraction."""
     equalise_db: float = Field(0.0, ge=0, le=30)
     """Standard deviation of a smooth change of the spectrum, in dB: another microphone, another speaker's build."""
     reverb_s: float = Field(0.0, ge=0, le=2)

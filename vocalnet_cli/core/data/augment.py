@@ -15,16 +15,18 @@ _UNITS_A_DB = 0.1 / 4
 _FRAME_S = ENCODER_HOP / QUESTION_HZ
 _CURVES = 5
 """Half waves of the finest change of a spectrum: 80 mel bins by five are about two formants wide."""
+_SOUND_S = 0.15
+"""Length of the shortest part of speech whose own tempo is bent, a syllable's or so."""
 
 
 def augment(mel: Tensor, settings: AugmentSettings, chance: np.random.Generator) -> Tensor:
     """A changed copy of a log-mel [bins, F]; `chance` alone decides how."""
-    if settings.warp:
-        mel = _warp(mel, 1 + settings.warp * chance.uniform(-1, 1), 1 + settings.warp * chance.uniform(-1, 1))
+    if settings.warp or settings.bend:
+        mel = _warp(mel, settings.warp, settings.bend, chance)
     if settings.reverb_s:
         mel = _reverberate(mel, settings.reverb_s * float(chance.uniform()), 0.5 * float(chance.uniform()))
     if settings.equalise_db:
-        mel = mel + _UNITS_A_DB * _curve(mel.shape[0], settings.equalise_db, chance)[:, None]
+        mel = mel + _UNITS_A_DB * torch.from_numpy(_curve(mel.shape[0], settings.equalise_db, _CURVES, chance))[:, None]
     if settings.shift_frames:
         mel = torch.cat([mel.min().expand(mel.shape[0], int(chance.integers(settings.shift_frames + 1))), mel], dim=1)
     mel = mel.clone()
@@ -45,22 +47,30 @@ def _mask(rows: Tensor, widest: int, value: float, chance: np.random.Generator) 
     rows[start : start + width] = value
 
 
-def _warp(mel: Tensor, tempo: float, formants: float) -> Tensor:
-    """Time stretched by `tempo`, frequency axis by `formants` (bins past the edge repeat the last)."""
+def _warp(mel: Tensor, warp: float, bend: float, chance: np.random.Generator) -> Tensor:
+    """Time and frequency axis stretched: as a whole by up to `warp`, and `bend` unevenly (what is past the edge repeats it)."""
     bins, frames = mel.shape
-    source = (torch.arange(bins) / formants).clamp(max=bins - 1)
-    low = source.floor().long()
-    part = (source - low)[:, None]
-    mel = mel[low] * (1 - part) + mel[(low + 1).clamp(max=bins - 1)] * part
-    return torch.nn.functional.interpolate(mel[None], size=max(2, round(frames * tempo)), mode="linear")[0]
+    tempo, formants = 1 + warp * chance.uniform(-1, 1), 1 + warp * chance.uniform(-1, 1)
+    across, along = np.full(bins, 1 / formants), np.full(max(2, round(frames * tempo)), 1 / tempo)
+    if bend:
+        across *= np.exp(_curve(bins, bend, _CURVES, chance))
+        along *= np.exp(_curve(len(along), bend, max(1, round(frames * _FRAME_S / _SOUND_S)), chance))
+    return _read_off(_read_off(mel, across).T, along).T
 
 
-def _curve(bins: int, db: float, chance: np.random.Generator) -> Tensor:
-    """A smooth curve [bins] in dB: cosines whose weights fall with their number, so that tilts are larger than bumps."""
-    number = np.arange(1, _CURVES + 1)
-    weights = chance.standard_normal(_CURVES) * db * np.sqrt(2 / number / (1 / number).sum())
-    places = (np.arange(bins) + 0.5) / bins
-    return torch.from_numpy((weights[:, None] * np.cos(np.pi * number[:, None] * places)).sum(0).astype(np.float32))
+def _read_off(rows: Tensor, steps: np.ndarray) -> Tensor:
+    """Rows between those of `rows` [N, M], each `steps` [K] further than the one before: [K, M]."""
+    places = torch.from_numpy(steps.cumsum() - steps / 2 - 0.5).clamp(0, len(rows) - 1).to(rows.dtype)
+    low = places.floor().long()
+    return torch.lerp(rows[low], rows[(low + 1).clamp(max=len(rows) - 1)], (places - low)[:, None])
+
+
+def _curve(rows: int, size: float, waves: int, chance: np.random.Generator) -> np.ndarray:
+    """A smooth curve [rows] of root mean square `size`: `waves` cosines whose weights fall with their number, more tilt than bumps."""
+    number = np.arange(1, waves + 1)
+    weights = chance.standard_normal(waves) * size * np.sqrt(2 / number / (1 / number).sum())
+    places = (np.arange(rows) + 0.5) / rows
+    return (weights[:, None] * np.cos(np.pi * number[:, None] * places)).sum(0).astype(np.float32)
 
 
 def _reverberate(mel: Tensor, seconds: float, level: float) -> Tensor:
