@@ -55,8 +55,11 @@ class ClipStage(Stage):
 
     part: str
     """The vocoder's part that learns."""
-    mel_kind = "sound-mel"
-    """What a cache calls the log-mels that recordings stand for."""
+
+    @property
+    def mel_kind(self) -> str:
+        """What a cache calls the log-mels that recordings stand for."""
+        return "sound-mel"
 
     @property
     def vocoder(self) -> CosyVoice2Vocoder:

@@ -84,7 +84,6 @@ class FlowStage(ClipStage):
         train, dev = self.clips()
         names = self.voices(train)
         self.speakers = self._speakers(train, names)
-        self.mel_kind = "paced-mel" if self.speakers.lend else "sound-mel"
         if self.vocoder.settings.tokenizer is not None and not {"flow", "vocoder"} & self.recipe.init.keys():
             start_tokens(self.vocoder.flow, self.vocoder.tokenizer.codebook)
         self.examples, self.ids = self._examples(train), [clip.path.name for clip in train]
@@ -118,6 +117,10 @@ class FlowStage(ClipStage):
                 "Set model.vocoder.codes to the tokenizer's.",
             )
         return examples
+
+    @property
+    def mel_kind(self) -> str:
+        return "paced-mel" if self.speakers.lend else super().mel_kind
 
     def mel(self, clip: Clip) -> Tensor:
         """Of a parallel recording at the pace of the one it follows: that one's tokens are what the flow will hear."""
